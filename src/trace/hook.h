@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * hook.h - what a traced function leads to.
+ *
+ * A function has at most one hook, found through its slot. A hook with one
+ * user calls that user's functions directly; one with several goes through a
+ * list. Hooks do not change: another set of users is another hook, and the old
+ * one is freed after a grace period (rcu/reader.h).
+ */
+#ifndef SHUNT_TRACE_HOOK_H
+#define SHUNT_TRACE_HOOK_H
+
+#include <shunt/ftrace.h>
+
+#include "arch/x86_64/trampoline.h" /* SHUNT_HOOK_* flags */
+
+struct shunt_hook {
+	shunt_ftrace_fn entry;	      /* never NULL ... */
+	struct shunt_ftrace_ops *ops; /* ... and what it is called with */
+	uint32_t flags;
+	uint32_t n;
+	struct shunt_ftrace_ops *users[]; /* in the order of registration */
+};
+
+struct shunt_ring;
+struct shunt_ring_writer;
+
+/* The ring that recorded events go to; NULL: they are dropped. */
+extern struct shunt_ring *shunt_trace_ring;
+
+/* The calling thread's next event looks for its writer anew. */
+void shunt_trace_writer_reset(void);
+
+/* The list form's entry; `ops` is the hook in disguise. */
+void shunt_hook_list_entry(uintptr_t ip, uintptr_t parent, struct shunt_ftrace_ops *ops);
+void shunt_hook_nothing(uintptr_t ip, uintptr_t parent, struct shunt_ftrace_ops *ops);
+
+/*
+ * The recorder as a user like others, for functions that have other users as
+ * well, and for depth limits. Its `ip` says nothing about the id: see
+ * dispatch.c.
+ */
+extern struct shunt_ftrace_ops shunt_recorder_ops;
+
+#endif
