@@ -63,7 +63,7 @@ struct shunt_object {
 	bool gone;		  /* unloaded */
 	const char *why;	  /* why it has no functions, if a reason is known */
 	void *trace;		  /* for the tracer */
-	uint64_t signature;	  /* internal: of the program headers and name */
+	uint64_t signature, headers; /* internal: hashes of program headers and name */
 };
 
 /*
@@ -93,7 +93,8 @@ struct shunt_func *shunt_func_at(uintptr_t addr, struct shunt_object **obj);
 struct shunt_func *shunt_func_of_id(uint32_t id, struct shunt_object **obj);
 
 /*
- * Somebody who wants to know. All are called with the objects lock held.
+ * Somebody who wants to know. All are called with the objects lock held, and
+ * must neither refresh (-EDEADLK) nor call shunt_objects_while_loaded.
  * added, removed: without the loader's lock; removed comes when the memory is
  * gone already, or belongs to another object.
  * intact: with the loader's lock. After something was unloaded, an object at

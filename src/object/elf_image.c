@@ -1,0 +1,501 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * elf_image.c - reading an ELF file that may be damaged.
+ *
+ * The invariant: every byte is read through span(), which hands out a pointer
+ * only when the whole range lies in the image, and through memcpy, so that
+ * nothing depends on alignment. All counts come from sizes that span() agreed
+ * to, so that memory and time are linear in the size of the image. Names are
+ * checked to end inside their table.
+ *
+ * Why not libelf: this is a fifth of it, makes no global state in somebody
+ * else's process, needs no other library there, and can be fuzzed as a whole.
+ */
+#include <elf.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "elf_image.h"
+
+/* More is not a file that a linker made: it keeps the time linear. */
+#define MAX_TABLES 64
+#define MAX_NAME   65536
+
+struct table {
+	const uint8_t *at;
+	size_t n; /* entries, or bytes for strings */
+	uint32_t link;
+};
+
+struct range {
+	uint64_t addr;
+	size_t first, n; /* in elf->entries */
+};
+
+struct reader {
+	const uint8_t *image;
+	size_t size;
+	Elf64_Ehdr eh;
+	struct table names; /* of sections */
+	struct shunt_elf *elf;
+	struct range *ranges;
+	size_t nranges, room_ranges, room_starts, room_entries, room_slots;
+};
+
+static const uint8_t *span(const struct reader *r, uint64_t off, uint64_t len)
+{
+	if (off > r->size || len > r->size - off)
+		return NULL;
+	return r->image + off;
+}
+
+/* Room for one more of `each` bytes: doubles. */
+static void *room(void *p, size_t n, size_t *have, size_t each)
+{
+	size_t want = *have ? *have * 2 : 64;
+	void *q;
+
+	if (n < *have)
+		return p;
+	q = realloc(p, want * each);
+	if (q)
+		*have = want;
+	return q;
+}
+
+/* --- sections ------------------------------------------------------------ */
+
+static bool section(const struct reader *r, uint32_t i, Elf64_Shdr *sh)
+{
+	const uint8_t *p;
+
+	if (i >= r->eh.e_shnum || r->eh.e_shentsize != sizeof *sh)
+		return false;
+	p = span(r, r->eh.e_shoff + (uint64_t)i * sizeof *sh, sizeof *sh);
+	if (!p || r->eh.e_shoff > r->size)
+		return false;
+	memcpy(sh, p, sizeof *sh);
+	return true;
+}
+
+static bool table_of(const struct reader *r, const Elf64_Shdr *sh, size_t each, struct table *t)
+{
+	const uint8_t *p;
+
+	if (sh->sh_type == SHT_NOBITS || !(p = span(r, sh->sh_offset, sh->sh_size)))
+		return false;
+	*t = (struct table){p, sh->sh_size / each, sh->sh_link};
+	return true;
+}
+
+static bool table_at(const struct reader *r, uint32_t i, size_t each, struct table *t)
+{
+	Elf64_Shdr sh;
+
+	return section(r, i, &sh) && table_of(r, &sh, each, t);
+}
+
+static const char *string(const struct table *t, uint64_t off)
+{
+	size_t left = off < t->n ? t->n - off : 0;
+
+	if (!left || !memchr(t->at + off, 0, left < MAX_NAME ? left : MAX_NAME))
+		return NULL;
+	return (const char *)t->at + off;
+}
+
+static bool named(const struct reader *r, const Elf64_Shdr *sh, const char *name)
+{
+	const char *s = string(&r->names, sh->sh_name);
+
+	return s && !strcmp(s, name);
+}
+
+/* --- symbols ------------------------------------------------------------- */
+
+static int add_start(struct reader *r, struct shunt_elf_start s)
+{
+	struct shunt_elf *e = r->elf;
+	void *p;
+
+	if (s.addr < e->text_lo || s.addr >= e->text_hi)
+		return 0;
+	p = room(e->starts, e->nstarts, &r->room_starts, sizeof *e->starts);
+	if (!p)
+		return -ENOMEM;
+	e->starts = p;
+	e->starts[e->nstarts++] = s;
+	return 0;
+}
+
+static void note_symbol(struct shunt_elf *e, const Elf64_Sym *sym, const char *name)
+{
+	if (name && !strcmp(name, "__fentry__"))
+		e->fentry = sym->st_value;
+	if (name && !strcmp(name, "__cxa_demangle"))
+		e->demangle = sym->st_value;
+}
+
+static int add_symbol(struct reader *r, const Elf64_Sym *sym, const struct table *str)
+{
+	unsigned type = ELF64_ST_TYPE(sym->st_info), bind = ELF64_ST_BIND(sym->st_info);
+	const char *name = string(str, sym->st_name);
+	uint8_t rank = bind == STB_GLOBAL ? 0 : bind == STB_WEAK ? 1 : 2;
+
+	/* What only a program linked with -pg asks for; in .symtab with a version. */
+	if (sym->st_shndx == SHN_UNDEF && name && !strncmp(name, "__monstartup", 12))
+		r->elf->profiled = true;
+	if (sym->st_shndx == SHN_UNDEF || sym->st_shndx == SHN_ABS)
+		return 0;
+	if (type != STT_FUNC && type != STT_GNU_IFUNC)
+		return 0;
+	if (type == STT_FUNC)
+		note_symbol(r->elf, sym, name);
+	if (name && !*name)
+		name = NULL;
+	return add_start(r, (struct shunt_elf_start){sym->st_value, sym->st_size, name,
+				    name ? rank : 3});
+}
+
+static int read_symbols(struct reader *r, const Elf64_Shdr *sh)
+{
+	struct table t, str;
+	int err = 0;
+
+	if (!table_of(r, sh, sizeof(Elf64_Sym), &t) || !table_at(r, t.link, 1, &str))
+		return 0;
+	for (size_t i = 0; i < t.n && !err; i++) {
+		Elf64_Sym sym;
+
+		memcpy(&sym, t.at + i * sizeof sym, sizeof sym);
+		err = add_symbol(r, &sym, &str);
+	}
+	return err;
+}
+
+/* --- .eh_frame_hdr: where functions begin, also in a stripped file ------- */
+
+static uint32_t fde_size(const struct table *frames, uint64_t frames_addr, uint64_t fde,
+	uint64_t start)
+{
+	uint32_t w[4]; /* length, CIE, pc_begin (relative to itself), pc_range */
+
+	if (fde < frames_addr || fde - frames_addr > frames->n
+		|| frames->n - (fde - frames_addr) < sizeof w)
+		return 0;
+	memcpy(w, frames->at + (fde - frames_addr), sizeof w);
+	if (fde + 8 + (uint64_t)(int64_t)(int32_t)w[2] != start)
+		return 0; /* another encoding */
+	return w[3];
+}
+
+static int read_frames(struct reader *r, const Elf64_Shdr *hdr, const Elf64_Shdr *frame)
+{
+	static const uint8_t usual[4] = {1, 0x1b, 0x03, 0x3b};
+	struct table t, frames = {0};
+	uint32_t n;
+	int err = 0;
+
+	if (!table_of(r, hdr, 1, &t) || t.n < 12 || memcmp(t.at, usual, 4))
+		return 0;
+	table_of(r, frame, 1, &frames);
+	memcpy(&n, t.at + 8, 4);
+	for (size_t i = 0; i < n && i < (t.n - 12) / 8 && !err; i++) {
+		struct shunt_elf_start s = {.rank = 4};
+		int32_t v[2];
+
+		memcpy(v, t.at + 12 + i * 8, 8);
+		s.addr = hdr->sh_addr + (uint64_t)(int64_t)v[0];
+		s.size = fde_size(&frames, frame->sh_addr,
+			hdr->sh_addr + (uint64_t)(int64_t)v[1], s.addr);
+		err = add_start(r, s);
+	}
+	return err;
+}
+
+/* --- entries, and what relocation will make of them ---------------------- */
+
+static int read_entries(struct reader *r, const Elf64_Shdr *sh)
+{
+	struct shunt_elf *e = r->elf;
+	struct table t;
+	void *p;
+
+	if (!(sh->sh_flags & SHF_ALLOC) || !table_of(r, sh, 8, &t) || !t.n
+		|| r->nranges == MAX_TABLES)
+		return 0;
+	e->has_section = true;
+	p = room(r->ranges, r->nranges, &r->room_ranges, sizeof *r->ranges);
+	if (!p)
+		return -ENOMEM;
+	r->ranges = p;
+	r->ranges[r->nranges++] = (struct range){sh->sh_addr, e->nentries, t.n};
+	/* Damaged files may say the same bytes again and again. */
+	if (e->nentries + t.n > r->size / 8)
+		return -EBADMSG;
+	p = realloc(e->entries, (e->nentries + t.n + 1) * 8);
+	if (!p)
+		return -ENOMEM;
+	e->entries = p;
+	memcpy(e->entries + e->nentries, t.at, t.n * 8);
+	e->nentries += t.n;
+	return 0;
+}
+
+static bool symbol(const struct reader *r, const struct table *rela, uint64_t i,
+	Elf64_Sym *sym, const char **name)
+{
+	struct table syms, str;
+
+	if (!table_at(r, rela->link, sizeof *sym, &syms) || i >= syms.n
+		|| !table_at(r, syms.link, 1, &str))
+		return false;
+	memcpy(sym, syms.at + i * sizeof *sym, sizeof *sym);
+	*name = string(&str, sym->st_name);
+	return true;
+}
+
+static uint64_t *entry_at(struct reader *r, uint64_t addr)
+{
+	for (size_t i = 0; i < r->nranges; i++) {
+		uint64_t off = addr - r->ranges[i].addr;
+
+		if (off % 8 == 0 && off / 8 < r->ranges[i].n)
+			return &r->elf->entries[r->ranges[i].first + off / 8];
+	}
+	return NULL;
+}
+
+static int add_slot(struct reader *r, uint64_t slot)
+{
+	struct shunt_elf *e = r->elf;
+	void *p = room(e->slots, e->nslots, &r->room_slots, 8);
+
+	if (!p)
+		return -ENOMEM;
+	e->slots = p;
+	e->slots[e->nslots++] = slot;
+	return 0;
+}
+
+static int apply(struct reader *r, const struct table *t, const Elf64_Rela *rel)
+{
+	unsigned type = (unsigned)ELF64_R_TYPE(rel->r_info);
+	uint64_t *entry = NULL;
+	const char *name;
+	Elf64_Sym sym;
+
+	switch (type) {
+	case R_X86_64_RELATIVE:
+		entry = entry_at(r, rel->r_offset);
+		if (entry)
+			*entry = (uint64_t)rel->r_addend;
+		return 0;
+	case R_X86_64_64:
+		entry = entry_at(r, rel->r_offset);
+		if (entry && symbol(r, t, ELF64_R_SYM(rel->r_info), &sym, &name))
+			*entry = sym.st_value + (uint64_t)rel->r_addend;
+		return 0;
+	case R_X86_64_GLOB_DAT:
+	case R_X86_64_JUMP_SLOT:
+		if (symbol(r, t, ELF64_R_SYM(rel->r_info), &sym, &name) && name
+			&& !strcmp(name, "__fentry__"))
+			return add_slot(r, rel->r_offset);
+	}
+	return 0;
+}
+
+static int read_relocations(struct reader *r, const Elf64_Shdr *sh)
+{
+	struct table t;
+	int err = 0;
+
+	if (!(sh->sh_flags & SHF_ALLOC) || !table_of(r, sh, sizeof(Elf64_Rela), &t))
+		return 0;
+	for (size_t i = 0; i < t.n && !err; i++) {
+		Elf64_Rela rel;
+
+		memcpy(&rel, t.at + i * sizeof rel, sizeof rel);
+		err = apply(r, &t, &rel);
+	}
+	return err;
+}
+
+/* --- notes --------------------------------------------------------------- */
+
+unsigned shunt_elf_build_id(const uint8_t *p, size_t n, uint8_t *id)
+{
+	while (n >= sizeof(Elf64_Nhdr)) {
+		Elf64_Nhdr h;
+		uint64_t name, desc;
+
+		memcpy(&h, p, sizeof h);
+		name = ((uint64_t)h.n_namesz + 3) & ~3ull;
+		desc = ((uint64_t)h.n_descsz + 3) & ~3ull;
+		if (name + desc > n - sizeof h)
+			return 0;
+		if (h.n_type == NT_GNU_BUILD_ID && h.n_namesz == 4
+			&& !memcmp(p + sizeof h, "GNU", 4) && h.n_descsz
+			&& h.n_descsz <= SHUNT_BUILD_ID_MAX) {
+			memcpy(id, p + sizeof h + name, h.n_descsz);
+			return h.n_descsz;
+		}
+		p += sizeof h + name + desc;
+		n -= sizeof h + name + desc;
+	}
+	return 0;
+}
+
+/* --- the whole ----------------------------------------------------------- */
+
+static int read_segments(struct reader *r)
+{
+	struct shunt_elf *e = r->elf;
+
+	e->text_lo = UINT64_MAX;
+	if (r->eh.e_phentsize != sizeof(Elf64_Phdr))
+		return -EBADMSG;
+	for (unsigned i = 0; i < r->eh.e_phnum; i++) {
+		Elf64_Phdr ph;
+		const uint8_t *p = span(r, r->eh.e_phoff, (i + 1ull) * sizeof ph);
+
+		if (!p)
+			return -EBADMSG;
+		memcpy(&ph, p + i * sizeof ph, sizeof ph);
+		if (ph.p_type == PT_LOAD && ph.p_flags & PF_X
+			&& ph.p_vaddr + ph.p_memsz > ph.p_vaddr) {
+			if (ph.p_vaddr < e->text_lo)
+				e->text_lo = ph.p_vaddr;
+			if (ph.p_vaddr + ph.p_memsz > e->text_hi)
+				e->text_hi = ph.p_vaddr + ph.p_memsz;
+		}
+		if (ph.p_type == PT_NOTE && !e->build_id_len
+			&& (p = span(r, ph.p_offset, ph.p_filesz)))
+			e->build_id_len = shunt_elf_build_id(p, ph.p_filesz, e->build_id);
+	}
+	return e->text_hi ? 0 : -ENOEXEC;
+}
+
+static bool is_entry_section(const struct reader *r, const Elf64_Shdr *sh)
+{
+	return named(r, sh, "__patchable_function_entries") || named(r, sh, "__mcount_loc");
+}
+
+/* Entries before relocations; .symtab, or else .dynsym. */
+static int read_sections(struct reader *r)
+{
+	Elf64_Shdr sh, frame = {0}, hdr = {0};
+	bool symtab = false, symbols = false;
+	unsigned relocations = 0;
+	int err = 0;
+
+	for (uint32_t i = 0; section(r, i, &sh) && !err; i++) {
+		symtab |= sh.sh_type == SHT_SYMTAB;
+		if (is_entry_section(r, &sh))
+			err = read_entries(r, &sh);
+		if (named(r, &sh, ".eh_frame"))
+			frame = sh;
+		else if (named(r, &sh, ".eh_frame_hdr"))
+			hdr = sh;
+	}
+	for (uint32_t i = 0; section(r, i, &sh) && !err; i++) {
+		if (sh.sh_type == SHT_RELA && relocations < MAX_TABLES) {
+			err = read_relocations(r, &sh);
+			relocations += !!(sh.sh_flags & SHF_ALLOC);
+		} else if (sh.sh_type == (symtab ? SHT_SYMTAB : SHT_DYNSYM) && !symbols) {
+			err = read_symbols(r, &sh);
+			symbols = true;
+		}
+	}
+	/* Without a sign of entries nothing asks where nameless functions begin. */
+	if (err || !(r->elf->has_section || r->elf->nslots || r->elf->fentry))
+		return err;
+	return read_frames(r, &hdr, &frame);
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const struct shunt_elf_start *x = a, *y = b;
+
+	if (x->addr != y->addr)
+		return x->addr < y->addr ? -1 : 1;
+	if (x->rank != y->rank)
+		return x->rank < y->rank ? -1 : 1;
+	if (x->size != y->size)
+		return x->size > y->size ? -1 : 1;
+	return x->name && y->name ? strcmp(x->name, y->name) : 0;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* One start an address: the best name, and a size if any has one. */
+static void merge_starts(struct shunt_elf *e)
+{
+	size_t n = 0;
+
+	if (!e->nstarts)
+		return;
+	qsort(e->starts, e->nstarts, sizeof *e->starts, by_start);
+	for (size_t i = 0; i < e->nstarts; i++) {
+		if (n && e->starts[n - 1].addr == e->starts[i].addr) {
+			if (!e->starts[n - 1].size)
+				e->starts[n - 1].size = e->starts[i].size;
+			continue;
+		}
+		e->starts[n++] = e->starts[i];
+	}
+	e->nstarts = n;
+}
+
+static int read_header(struct reader *r)
+{
+	const Elf64_Ehdr *h = &r->eh;
+
+	if (r->size < sizeof r->eh)
+		return -ENOEXEC;
+	memcpy(&r->eh, r->image, sizeof r->eh);
+	if (memcmp(h->e_ident, ELFMAG, SELFMAG) || h->e_ident[EI_CLASS] != ELFCLASS64
+		|| h->e_ident[EI_DATA] != ELFDATA2LSB || h->e_machine != EM_X86_64
+		|| (h->e_type != ET_EXEC && h->e_type != ET_DYN))
+		return -ENOEXEC;
+	return 0;
+}
+
+int shunt_elf_parse(const void *image, size_t size, struct shunt_elf *elf)
+{
+	struct reader r = {.image = image, .size = size, .elf = elf};
+	int err;
+
+	memset(elf, 0, sizeof *elf);
+	err = read_header(&r);
+	err = err ? err : read_segments(&r);
+	if (!err) {
+		table_at(&r, r.eh.e_shstrndx, 1, &r.names);
+		err = read_sections(&r);
+	}
+	free(r.ranges);
+	if (err) {
+		shunt_elf_free(elf);
+		return err;
+	}
+	merge_starts(elf);
+	if (elf->nentries)
+		qsort(elf->entries, elf->nentries, 8, by_value);
+	if (elf->nslots)
+		qsort(elf->slots, elf->nslots, 8, by_value);
+	return 0;
+}
+
+void shunt_elf_free(struct shunt_elf *elf)
+{
+	free(elf->starts);
+	free(elf->entries);
+	free(elf->slots);
+	memset(elf, 0, sizeof *elf);
+}
