@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/* agent.h - what the agent's files share. See agent.c. */
+#ifndef SHUNT_AGENT_AGENT_H
+#define SHUNT_AGENT_AGENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "control/ctl.h"
+#include "trace/record.h"
+
+struct shunt_agent {
+	struct shunt_ctl *ctl;	     /* NULL: this process is not recorded */
+	struct shunt_ctl_proc *proc; /* NULL: cannot be controlled */
+	struct shunt_ring *ring;
+	uint32_t image;
+	bool trace_children;
+	bool want_control;
+	char dir[64];  /* of the recording, in shared memory */
+	char out[1024]; /* the trace directory */
+};
+
+extern struct shunt_agent shunt_agent;
+
+/* agent.c: looks for new objects, writes their symbol files. Any thread. */
+void shunt_agent_refresh(void);
+/* Adds what a change did to the recording's totals. */
+void shunt_agent_count(const struct shunt_record_change *res);
+/* Symbol files of objects that have none yet. */
+void shunt_agent_export(void);
+
+/* serve.c: the control thread. Stop waits until it is gone. */
+void shunt_agent_serve(void);
+void shunt_agent_stop_serving(void);
+void shunt_agent_no_thread(void); /* in a fork child */
+bool shunt_agent_has_thread(void);
+
+/* loads.c: on the control thread, after a dlopen that was not waited for. */
+void shunt_agent_pending_loads(void);
+
+/* Symbols that take the place of libc's. */
+#define SHUNT_INTERPOSE __attribute__((visibility("default")))
+
+/* The next object's function of this name; NULL if there is none. */
+typedef void shunt_agent_fn(void);
+shunt_agent_fn *shunt_agent_next(const char *name);
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * request.h - the language of the control channel: lines of text.
+ *
+ * Request: one verb, on each of its lines.
+ *
+ *   enable GLOB            \n enable GLOB ...    switch functions on
+ *   disable GLOB           \n disable GLOB ...   switch functions off
+ *   list FIRST-ID [GLOB]                         functions from this id on
+ *   stat                                         counters
+ *   stop                                         all off, for good
+ *
+ * Answer: `ok` or `error SENTENCE`, then lines `key value`; of `list`:
+ *
+ *   fn <id> <on|off> <address-hex> <size>\t<object>\t<symbol>
+ *   next <id>      there is more: ask again from this id
+ *
+ * All functions here are pure: they look at nothing but their arguments,
+ * allocate nothing and never read beyond the length that they are given.
+ */
+#ifndef SHUNT_CONTROL_REQUEST_H
+#define SHUNT_CONTROL_REQUEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "ctl.h"
+
+enum shunt_ctl_verb {
+	SHUNT_CTL_ENABLE = 1,
+	SHUNT_CTL_DISABLE,
+	SHUNT_CTL_LIST,
+	SHUNT_CTL_STAT,
+	SHUNT_CTL_STOP,
+};
+
+enum { SHUNT_CTL_GLOBS = 128 };
+
+struct shunt_ctl_request {
+	enum shunt_ctl_verb verb;
+	uint32_t first; /* of list */
+	size_t nglobs;
+	const char *globs[SHUNT_CTL_GLOBS]; /* into text */
+	char text[SHUNT_CTL_REQUEST + 1];
+};
+
+/* 0, or -EINVAL and a sentence in *why. */
+int shunt_ctl_parse_request(const char *text, size_t len, struct shunt_ctl_request *req,
+	const char **why);
+
+/*
+ * Writes `enable` or `disable` lines for the globs to `out`. Returns the length, or -E2BIG, or -EINVAL for a glob that cannot be
+ * sent (empty, or with a line break).
+ */
+ssize_t shunt_ctl_write_rules(char out[SHUNT_CTL_REQUEST], const char *const *globs, size_t n,
+	bool on);
+
+/* An answer being read: a line at a time. */
+struct shunt_ctl_reply {
+	const char *at, *end;
+};
+
+struct shunt_ctl_line {
+	const char *key, *value; /* not terminated */
+	size_t key_len, value_len;
+};
+
+bool shunt_ctl_next_line(struct shunt_ctl_reply *reply, struct shunt_ctl_line *line);
+bool shunt_ctl_key_is(const struct shunt_ctl_line *line, const char *key);
+
+/* The line's value as a decimal number; 0 if it is none. */
+uint64_t shunt_ctl_number(const struct shunt_ctl_line *line);
+
+struct shunt_ctl_function {
+	uint32_t id;
+	bool on;
+	uint64_t address;
+	uint64_t size;
+	const char *object, *symbol; /* not terminated */
+	size_t object_len, symbol_len;
+};
+
+/* Reads the value of an `fn` line. */
+bool shunt_ctl_parse_function(const struct shunt_ctl_line *line, struct shunt_ctl_function *fn);
+
+#endif
