@@ -53,7 +53,7 @@ static _Unwind_Reason_Code step(struct _Unwind_Context *context, void *arg)
 
 static shunt_agent_fn *function(void *lib, const char *name)
 {
-	return (shunt_agent_fn *)(uintptr_t)function(lib, name);
+	return (shunt_agent_fn *)(uintptr_t)dlsym(lib, name);
 }
 
 /* libc loads the unwinder at its first backtrace; before, there is none. */
