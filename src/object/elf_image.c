@@ -174,6 +174,75 @@ static int read_symbols(struct reader *r, const Elf64_Shdr *sh)
 	return err;
 }
 
+/* Orders by address, 8 bits at a time from the lowest: linear, and stable. */
+static int sort_starts(struct shunt_elf *e)
+{
+	struct shunt_elf_start *from = e->starts, *to, *tmp;
+	uint64_t span = e->text_hi - e->text_lo;
+
+	tmp = to = malloc(e->nstarts * sizeof *to);
+	if (!tmp)
+		return -ENOMEM;
+	for (unsigned shift = 0; shift < 64 && span >> shift; shift += 8) {
+		size_t at[256] = {0}, sum = 0;
+		struct shunt_elf_start *swap = from;
+
+		for (size_t i = 0; i < e->nstarts; i++)
+			at[(from[i].addr - e->text_lo) >> shift & 255]++;
+		for (size_t i = 0; i < 256; i++) {
+			size_t n = at[i];
+
+			at[i] = sum;
+			sum += n;
+		}
+		for (size_t i = 0; i < e->nstarts; i++)
+			to[at[(from[i].addr - e->text_lo) >> shift & 255]++] = from[i];
+		from = to;
+		to = swap;
+	}
+	if (from == tmp)
+		memcpy(e->starts, tmp, e->nstarts * sizeof *tmp);
+	free(tmp);
+	return 0;
+}
+
+static bool is_better(const struct shunt_elf_start *a, const struct shunt_elf_start *b)
+{
+	if (a->rank != b->rank)
+		return a->rank < b->rank;
+	if (a->size != b->size)
+		return a->size > b->size;
+	return a->name && b->name && strcmp(a->name, b->name) < 0;
+}
+
+/* One start an address: the best name, and a size if any has one. */
+static int merge_starts(struct shunt_elf *e)
+{
+	size_t n = 0;
+	int err;
+
+	if (!e->nstarts)
+		return 0;
+	err = sort_starts(e);
+	for (size_t i = 0; i < e->nstarts && !err; i++) {
+		struct shunt_elf_start *last = n ? &e->starts[n - 1] : NULL;
+		struct shunt_elf_start s = e->starts[i];
+		uint64_t size;
+
+		if (!last || last->addr != s.addr) {
+			e->starts[n++] = s;
+			continue;
+		}
+		size = last->size ? last->size : s.size;
+		if (is_better(&s, last))
+			*last = s;
+		if (!last->size)
+			last->size = size;
+	}
+	e->nstarts = n;
+	return err;
+}
+
 /* --- .eh_frame_hdr: where functions begin, also in a stripped file ------- */
 
 static uint32_t fde_size(const struct table *frames, uint64_t frames_addr, uint64_t fde,
@@ -190,10 +259,13 @@ static uint32_t fde_size(const struct table *frames, uint64_t frames_addr, uint6
 	return w[3];
 }
 
+/* Both are in order: one walk tells which of these starts are new. */
 static int read_frames(struct reader *r, const Elf64_Shdr *hdr, const Elf64_Shdr *frame)
 {
 	static const uint8_t usual[4] = {1, 0x1b, 0x03, 0x3b};
+	struct shunt_elf *e = r->elf;
 	struct table t, frames = {0};
+	size_t k = 0, known = e->nstarts;
 	uint32_t n;
 	int err = 0;
 
@@ -207,11 +279,15 @@ static int read_frames(struct reader *r, const Elf64_Shdr *hdr, const Elf64_Shdr
 
 		memcpy(v, t.at + 12 + i * 8, 8);
 		s.addr = hdr->sh_addr + (uint64_t)(int64_t)v[0];
+		while (k < known && e->starts[k].addr < s.addr)
+			k++;
+		if (k < known && e->starts[k].addr == s.addr && e->starts[k].size)
+			continue;
 		s.size = fde_size(&frames, frame->sh_addr,
 			hdr->sh_addr + (uint64_t)(int64_t)v[1], s.addr);
 		err = add_start(r, s);
 	}
-	return err;
+	return err || e->nstarts == known ? err : merge_starts(e);
 }
 
 /* --- entries, and what relocation will make of them ---------------------- */
@@ -408,23 +484,11 @@ static int read_sections(struct reader *r)
 			symbols = true;
 		}
 	}
+	err = err ? err : merge_starts(r->elf);
 	/* Without a sign of entries nothing asks where nameless functions begin. */
 	if (err || !(r->elf->has_section || r->elf->nslots || r->elf->fentry))
 		return err;
 	return read_frames(r, &hdr, &frame);
-}
-
-static int by_start(const void *a, const void *b)
-{
-	const struct shunt_elf_start *x = a, *y = b;
-
-	if (x->addr != y->addr)
-		return x->addr < y->addr ? -1 : 1;
-	if (x->rank != y->rank)
-		return x->rank < y->rank ? -1 : 1;
-	if (x->size != y->size)
-		return x->size > y->size ? -1 : 1;
-	return x->name && y->name ? strcmp(x->name, y->name) : 0;
 }
 
 static int by_value(const void *a, const void *b)
@@ -432,25 +496,6 @@ static int by_value(const void *a, const void *b)
 	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
 
 	return x < y ? -1 : x > y;
-}
-
-/* One start an address: the best name, and a size if any has one. */
-static void merge_starts(struct shunt_elf *e)
-{
-	size_t n = 0;
-
-	if (!e->nstarts)
-		return;
-	qsort(e->starts, e->nstarts, sizeof *e->starts, by_start);
-	for (size_t i = 0; i < e->nstarts; i++) {
-		if (n && e->starts[n - 1].addr == e->starts[i].addr) {
-			if (!e->starts[n - 1].size)
-				e->starts[n - 1].size = e->starts[i].size;
-			continue;
-		}
-		e->starts[n++] = e->starts[i];
-	}
-	e->nstarts = n;
 }
 
 static int read_header(struct reader *r)
@@ -484,7 +529,6 @@ int shunt_elf_parse(const void *image, size_t size, struct shunt_elf *elf)
 		shunt_elf_free(elf);
 		return err;
 	}
-	merge_starts(elf);
 	if (elf->nentries)
 		qsort(elf->entries, elf->nentries, 8, by_value);
 	if (elf->nslots)
