@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * live.c - `shunt enable`, `shunt disable`, `shunt list`: what is recorded,
+ * changed and shown while the program runs.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cmd.h"
+#include "control/request.h"
+#include "live_out.h"
+#include "proc.h"
+
+/* ---- enable, disable ---- */
+
+struct outcome {
+	uint64_t matched, switched, refused, ns;
+	char reason[200];
+};
+
+static void read_outcome(const char *reply, size_t len, struct outcome *out)
+{
+	struct shunt_ctl_reply r = { reply, reply + len };
+	struct shunt_ctl_line line;
+
+	memset(out, 0, sizeof *out);
+	while (shunt_ctl_next_line(&r, &line)) {
+		if (shunt_ctl_key_is(&line, "matched"))
+			out->matched = shunt_ctl_number(&line);
+		else if (shunt_ctl_key_is(&line, "switched"))
+			out->switched = shunt_ctl_number(&line);
+		else if (shunt_ctl_key_is(&line, "refused"))
+			out->refused = shunt_ctl_number(&line);
+		else if (shunt_ctl_key_is(&line, "ns"))
+			out->ns = shunt_ctl_number(&line);
+		else if (shunt_ctl_key_is(&line, "reason"))
+			snprintf(out->reason, sizeof out->reason, "%.*s",
+				(int)line.value_len, line.value);
+	}
+}
+
+static int show_outcome(unsigned pid, bool on, const struct outcome *o)
+{
+	if (!o->matched) {
+		fprintf(stderr,
+			"shunt: process %u has no function of that name: 'shunt list %u' shows "
+			"them all\n",
+			pid, pid);
+		return 1;
+	}
+	printf("process %u: %llu functions matched, %llu switched %s in %.3f ms\n", pid,
+		(unsigned long long)o->matched, (unsigned long long)o->switched,
+		on ? "on" : "off", (double)o->ns / 1e6);
+	if (!o->refused)
+		return 0;
+	fprintf(stderr, "shunt: process %u: %llu functions could not be switched: %s\n", pid,
+		(unsigned long long)o->refused, o->reason);
+	return 1;
+}
+
+static int switch_all(const struct shunt_target *t, bool on, const char *text, size_t len)
+{
+	char reply[SHUNT_CTL_REPLY + 1];
+	struct shunt_ctl_proc *p;
+	struct outcome out;
+	unsigned n = 0;
+	int code = 0;
+	size_t got;
+
+	for (unsigned i = 0; (p = shunt_target_next(t, &i)); i++, n++) {
+		unsigned pid = p->pid;
+
+		if (shunt_target_ask(t, i, text, len, reply, &got)) {
+			code = 1;
+			continue;
+		}
+		read_outcome(reply, got, &out);
+		code |= show_outcome(pid, on, &out);
+	}
+	if (n)
+		return code;
+	fprintf(stderr, "shunt: process %d is not being recorded any more\n", t->pid);
+	return 1;
+}
+
+static int switch_functions(const char *command, bool on, int argc, char **argv)
+{
+	char text[SHUNT_CTL_REQUEST];
+	struct shunt_target t;
+	ssize_t len;
+	pid_t pid;
+	int code;
+
+	if (argc < 3) {
+		fprintf(stderr, "shunt %s: write 'shunt %s PID GLOB..', such as: shunt %s 123 '*'\n",
+			command, command, command);
+		return 2;
+	}
+	if (shunt_target_number(command, argv[1], &pid))
+		return 2;
+	len = shunt_ctl_write_rules(text, (const char *const *)argv + 2, (size_t)argc - 2, on);
+	if (len < 0) {
+		fprintf(stderr, "shunt %s: %s\n", command,
+			len == -E2BIG ? "too many patterns at once: give fewer" :
+					"a pattern is empty or has a line break in it");
+		return 2;
+	}
+	if (shunt_target_find(pid, &t))
+		return 1;
+	code = switch_all(&t, on, text, (size_t)len);
+	shunt_target_close(&t);
+	return code;
+}
+
+int shunt_cmd_enable(int argc, char **argv)
+{
+	return switch_functions("enable", true, argc, argv);
+}
+
+int shunt_cmd_disable(int argc, char **argv)
+{
+	return switch_functions("disable", false, argc, argv);
+}
+
+/* ---- list ---- */
+
+struct listing {
+	bool json;
+	unsigned long long shown;
+};
+
+static void show_function(struct listing *l, unsigned pid, const struct shunt_ctl_function *fn)
+{
+	if (!l->json) {
+		printf("%-3s  %12llx  %-20.*s  ", fn->on ? "on" : "off",
+			(unsigned long long)fn->address, (int)fn->object_len, fn->object);
+		shunt_live_symbol(fn->symbol, fn->symbol_len);
+		putchar('\n');
+		return;
+	}
+	printf("%s\n{\"pid\":%u,\"id\":%u,\"on\":%s,\"address\":%llu,\"size\":%llu,\"object\":",
+		l->shown ? "," : "", pid, fn->id, fn->on ? "true" : "false",
+		(unsigned long long)fn->address, (unsigned long long)fn->size);
+	shunt_live_string(fn->object, fn->object_len);
+	printf(",\"symbol\":");
+	shunt_live_string(fn->symbol, fn->symbol_len);
+	putchar('}');
+}
+
+/* Shows one answer; the number to go on from, or 0 at the end. */
+static uint32_t show_answer(struct listing *l, unsigned pid, const char *reply, size_t len)
+{
+	struct shunt_ctl_reply r = { reply, reply + len };
+	struct shunt_ctl_function fn;
+	struct shunt_ctl_line line;
+
+	while (shunt_ctl_next_line(&r, &line)) {
+		if (shunt_ctl_key_is(&line, "next"))
+			return (uint32_t)shunt_ctl_number(&line);
+		if (!shunt_ctl_key_is(&line, "fn") || !shunt_ctl_parse_function(&line, &fn))
+			continue;
+		show_function(l, pid, &fn);
+		l->shown++;
+	}
+	return 0;
+}
+
+static int list_one(const struct shunt_target *t, unsigned entry, const char *glob,
+	struct listing *l)
+{
+	char text[SHUNT_CTL_REQUEST], reply[SHUNT_CTL_REPLY + 1];
+	unsigned pid = t->ctl->procs[entry].pid;
+	uint32_t from = 0, next;
+	size_t got;
+
+	do {
+		int n = snprintf(text, sizeof text, "list %u %s", from, glob);
+
+		if (n < 0 || (size_t)n >= sizeof text) {
+			fprintf(stderr, "shunt list: the pattern is too long\n");
+			return 2;
+		}
+		if (shunt_target_ask(t, entry, text, (size_t)n, reply, &got))
+			return 1;
+		next = show_answer(l, pid, reply, got);
+		if (next && next <= from) {
+			fprintf(stderr, "shunt: process %u gives no sensible answer\n", pid);
+			return 1;
+		}
+		from = next;
+	} while (next);
+	return 0;
+}
+
+static int list_all(const struct shunt_target *t, const char *glob, struct listing *l)
+{
+	struct shunt_ctl_proc *p;
+	int code = 0;
+
+	if (l->json)
+		putchar('[');
+	for (unsigned i = 0; (p = shunt_target_next(t, &i)); i++) {
+		if (t->recorder && !l->json)
+			printf("# process %u %.*s\n", p->pid, (int)sizeof p->exe, p->exe);
+		code |= list_one(t, i, glob, l);
+	}
+	if (l->json)
+		printf("%s]\n", l->shown ? "\n" : "");
+	return code;
+}
+
+int shunt_cmd_list(int argc, char **argv)
+{
+	struct listing l = { 0 };
+	struct shunt_target t;
+	const char *words[2] = { NULL, "*" };
+	int n = 0, code;
+	pid_t pid;
+
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--json"))
+			l.json = true;
+		else if (n < 2 && (argv[i][0] != '-' || n == 1))
+			words[n++] = argv[i];
+		else
+			n = 3;
+	}
+	if (n < 1 || n > 2 || !*words[1] || strchr(words[1], '\n')) {
+		fprintf(stderr, "shunt list: write 'shunt list [--json] PID [GLOB]'\n");
+		return 2;
+	}
+	if (shunt_target_number("list", words[0], &pid))
+		return 2;
+	if (shunt_target_find(pid, &t))
+		return 1;
+	code = list_all(&t, words[1], &l);
+	if (!code && !l.shown && !l.json) {
+		fprintf(stderr, "shunt: no function matches '%s'\n", words[1]);
+		code = 1;
+	}
+	shunt_target_close(&t);
+	return code;
+}

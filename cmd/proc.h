@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/* proc.h - finding and talking to recorded processes, by number. */
+#ifndef SHUNT_CMD_PROC_H
+#define SHUNT_CMD_PROC_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "control/ctl.h"
+
+struct shunt_target {
+	struct shunt_ctl *ctl;
+	int fd;		/* of the control file, for locks */
+	char dir[256];	/* of the recording in shared memory */
+	pid_t pid;	/* that was asked for */
+	bool recorder;	/* it is the recorder: all of its processes are meant */
+	uint32_t ns_pid; /* its number in its own namespace */
+};
+
+/* "123" as a process number. Prints what is wrong. 0 or 2. */
+int shunt_target_number(const char *command, const char *word, pid_t *pid);
+
+/* Finds the recording that a process belongs to. Prints why not. 0 or 1. */
+int shunt_target_find(pid_t pid, struct shunt_target *t);
+void shunt_target_close(struct shunt_target *t);
+
+/* The next entry from *at on that is meant and alive; NULL at the end. */
+struct shunt_ctl_proc *shunt_target_next(const struct shunt_target *t, unsigned *at);
+
+/*
+ * Sends a request to one entry. 0, or 1 after printing why there is no answer,
+ * or that the answer is a refusal.
+ */
+int shunt_target_ask(const struct shunt_target *t, unsigned entry, const char *text, size_t len,
+	char reply[SHUNT_CTL_REPLY + 1], size_t *reply_len);
+
+#endif

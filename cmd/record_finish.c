@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * record_finish.c - the end of a recording: the rest of the events, the
+ * account, and nothing left behind.
+ *
+ * Order matters: children that still run are switched off before the last
+ * pages are taken; the trace is complete on disk before the shared memory is
+ * removed; `complete yes` is written last of all files.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "control/request.h"
+#include "record.h"
+
+/* ---- children that are still alive ---- */
+
+/* Switches one off; whether it did within a second. */
+static bool stop_process(struct shunt_recording *r, int fd, unsigned entry)
+{
+	char reply[SHUNT_CTL_REPLY + 1];
+	pid_t holder;
+
+	return r->ctl->procs[entry].control &&
+	       shunt_mail_send(r->ctl, fd, entry, "stop", 4, reply, 1000, &holder) > 0;
+}
+
+static unsigned stop_survivors(struct shunt_recording *r)
+{
+	struct shunt_ctl *mapped;
+	char path[sizeof r->shm + 8];
+	unsigned n = 0;
+	int fd;
+
+	atomic_store(&r->ctl->ended, 1);
+	snprintf(path, sizeof path, "%s/ctl", r->shm);
+	if (shunt_ctl_map(path, &mapped, &fd))
+		return 0;
+	for (unsigned i = 0; i < SHUNT_CTL_PROCS; i++) {
+		struct shunt_ctl_proc *p = &r->ctl->procs[i];
+
+		if (p->state != SHUNT_CTL_LIVE || !shunt_ctl_alive(p))
+			continue;
+		n++;
+		stop_process(r, fd, i);
+	}
+	close(fd);
+	shunt_ctl_unmap(mapped);
+	return n;
+}
+
+/* ---- the account ---- */
+
+static const char *plural(uint64_t n)
+{
+	return n == 1 ? "" : "s";
+}
+
+/* 1234567 as 1,234,567. */
+static const char *grouped(uint64_t n, char buf[32])
+{
+	char digits[24];
+	int len = snprintf(digits, sizeof digits, "%llu", (unsigned long long)n), at = 0;
+
+	for (int i = 0; i < len; i++) {
+		if (i && (len - i) % 3 == 0)
+			buf[at++] = ',';
+		buf[at++] = digits[i];
+	}
+	buf[at] = 0;
+	return buf;
+}
+
+static void say_events(const struct shunt_recording *r, const struct shunt_record_totals *t)
+{
+	char n[32];
+
+	shunt_say("%s event%s of %u thread%s in %s (%.1f MiB)", grouped(t->read, n),
+		plural(t->read), t->threads, plural(t->threads), r->dir,
+		(double)r->bytes / (1 << 20));
+}
+
+static void say_losses(const struct shunt_recording *r, const struct shunt_record_totals *t)
+{
+	char n[32];
+
+	if (t->discarded)
+		shunt_say("lost %s event%s: the buffer was full. Record fewer functions (-F, -N), "
+			  "or give it more memory (-b)",
+			grouped(t->discarded, n), plural(t->discarded));
+	if (t->overwritten)
+		shunt_say("overwritten %s older event%s, as asked for by --mode overwrite",
+			grouped(t->overwritten, n), plural(t->overwritten));
+	if (r->unwritten)
+		shunt_say("lost %s event%s: they could not be written (%s)",
+			grouped(r->unwritten, n), plural(r->unwritten), strerror(r->write_error));
+	if (t->torn)
+		shunt_say("%s event%s begun by threads that were killed before its end",
+			grouped(t->torn, n), plural(t->torn));
+	if (!t->discarded && !t->overwritten && !r->unwritten)
+		shunt_say("lost nothing");
+}
+
+static void say_patches(const struct shunt_ctl *ctl)
+{
+	char a[32], b[32];
+	uint64_t processes = atomic_load(&ctl->processes);
+
+	shunt_say("%s function%s in %llu process%s; switched %s, in %.2f ms",
+		grouped(ctl->functions, a), plural(ctl->functions),
+		(unsigned long long)processes, processes == 1 ? "" : "es",
+		grouped(ctl->toggled, b), (double)ctl->patch_ns / 1e6);
+}
+
+static void say_no_sites(void)
+{
+	shunt_say("the program has no patchable functions: compile it with "
+		  "-fpatchable-function-entry=5, or with -pg -mfentry -mnop-mcount");
+}
+
+static void say_notes(const struct shunt_ctl *ctl, bool sites)
+{
+	for (unsigned i = 0; i < SHUNT_CTL_NOTES; i++) {
+		const struct shunt_ctl_note *n = &ctl->notes[i];
+		uint32_t kind = atomic_load_explicit(&n->kind, memory_order_acquire);
+
+		if (kind == SHUNT_NOTE_NONE || kind == SHUNT_NOTE_NOSITES)
+			continue;
+		shunt_say("process %u (%.16s)%s: %.*s", n->pid, n->comm,
+			kind == SHUNT_NOTE_ERROR ? " is not recorded" : "", SHUNT_CTL_NOTE_TEXT,
+			n->text);
+	}
+	if (sites)
+		return;
+	if (atomic_load(&ctl->processes))
+		say_no_sites();
+	else if (!atomic_load(&ctl->next_image))
+		shunt_say("the agent was not loaded: the program is a script of a static "
+			  "interpreter, or its loader ignores LD_PRELOAD");
+}
+
+void shunt_record_sum(const struct shunt_recording *r, struct shunt_record_totals *sum)
+{
+	struct shunt_ring_thread t;
+
+	shunt_ring_account(r->ring, &t, NULL, NULL);
+	*sum = (struct shunt_record_totals){ t.written, t.discarded, t.overwritten, t.read,
+		t.torn, 0 };
+}
+
+/* ---- the end ---- */
+
+void shunt_remove_shared(const struct shunt_recording *r)
+{
+	static const char *const files[] = { "pool", "ctl", "libshunt-agent.so" };
+	char path[sizeof r->shm + 24];
+
+	for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+		snprintf(path, sizeof path, "%s/%s", r->shm, files[i]);
+		unlink(path);
+	}
+	rmdir(r->shm);
+}
+
+static int write_down(struct shunt_recording *r, struct shunt_record_totals *sum)
+{
+	int err;
+
+	shunt_dir_images(r);
+	if (r->write_error)
+		r->unwritten = shunt_ring_held(r->ring);
+	err = shunt_dir_threads(r, sum);
+	if (!err)
+		err = shunt_dir_info(r, true);
+	close(r->data);
+	if (err)
+		shunt_say("cannot complete %s: %s", r->dir, strerror(-err));
+	return err ? 1 : r->write_error ? 1 : 0;
+}
+
+int shunt_record_finish(struct shunt_recording *r, bool recovering)
+{
+	struct shunt_record_totals sum = { 0 };
+	unsigned survivors = stop_survivors(r);
+	int code;
+
+	shunt_drain_rest(r);
+	code = write_down(r, &sum);
+	say_notes(r->ctl, atomic_load(&r->ctl->functions) > 0);
+	if (atomic_load(&r->ctl->functions))
+		say_patches(r->ctl);
+	say_events(r, &sum);
+	say_losses(r, &sum);
+	if (survivors)
+		shunt_say("%u process%s still run%s and %s not recorded any more", survivors,
+			survivors == 1 ? "" : "es", survivors == 1 ? "s" : "",
+			survivors == 1 ? "is" : "are");
+	if (recovering)
+		shunt_say("%s is complete", r->dir);
+	shunt_remove_shared(r);
+	return code;
+}
+
+/* ---- a recorder that was killed ---- */
+
+struct unfinished {
+	char shm[64], command[512], started[32], mode[16], complete[8];
+	unsigned recorder;
+};
+
+static int read_info(const char *dir, struct unfinished *u)
+{
+	char path[PATH_MAX + 8], line[1024];
+	FILE *f;
+
+	memset(u, 0, sizeof *u);
+	snprintf(path, sizeof path, "%s/info", dir);
+	f = fopen(path, "re");
+	if (!f)
+		return -errno;
+	while (fgets(line, sizeof line, f)) {
+		line[strcspn(line, "\n")] = 0;
+		sscanf(line, "shm %63s", u->shm);
+		sscanf(line, "command %511[^\n]", u->command);
+		sscanf(line, "started %31s", u->started);
+		sscanf(line, "mode %15s", u->mode);
+		sscanf(line, "complete %7s", u->complete);
+		sscanf(line, "recorder %u", &u->recorder);
+	}
+	fclose(f);
+	return *u->complete ? 0 : -EINVAL;
+}
+
+static int open_left_over(struct shunt_recording *r)
+{
+	char path[PATH_MAX + 16];
+	int err;
+
+	snprintf(path, sizeof path, "%s/ctl", r->shm);
+	err = shunt_ctl_map(path, &r->ctl, NULL);
+	if (err)
+		return err;
+	snprintf(path, sizeof path, "%s/pool", r->shm);
+	err = shunt_ring_open(path, 0, SHUNT_RING_READ, &r->ring);
+	if (err)
+		return err;
+	r->images = calloc(SHUNT_CTL_IMAGES / 8, 1);
+	snprintf(path, sizeof path, "%s/data", r->dir);
+	r->data = open(path, O_RDWR | O_APPEND | O_CLOEXEC);
+	return !r->images ? -ENOMEM : r->data < 0 ? -errno : 0;
+}
+
+/* What the killed recorder had written: whole pages, and whose they are. */
+static void look_through_data(struct shunt_recording *r)
+{
+	struct shunt_ring_info info;
+	struct shunt_ring_page page;
+	off_t at = 0;
+
+	shunt_ring_info(r->ring, &info);
+	for (; pread(r->data, &page, sizeof page, at) == sizeof page; at += info.page_size)
+		if (page.magic == SHUNT_RING_PAGE_MAGIC && page.tag < SHUNT_CTL_IMAGES)
+			r->images[page.tag / 8] |= (uint8_t)(1 << page.tag % 8);
+	r->bytes = (uint64_t)lseek(r->data, 0, SEEK_END) / info.page_size * info.page_size;
+	if (ftruncate(r->data, (off_t)r->bytes))
+		shunt_say("%s/data ends in a part of a page", r->dir);
+	r->pages = r->bytes / info.page_size;
+}
+
+int shunt_record_recover(const char *dir)
+{
+	struct shunt_recording r;
+	struct unfinished u;
+	int err;
+
+	memset(&r, 0, sizeof r);
+	if (!realpath(dir, r.dir) || read_info(dir, &u)) {
+		shunt_say("%s is no trace: name the directory that 'shunt record -o' was given",
+			dir);
+		return 2;
+	}
+	if (!strcmp(u.complete, "yes")) {
+		shunt_say("%s is complete already", dir);
+		return 0;
+	}
+	if (u.recorder && (!kill((pid_t)u.recorder, 0) || errno == EPERM)) {
+		shunt_say("%s is still being recorded by process %u: end that first", dir,
+			u.recorder);
+		return 1;
+	}
+	memcpy(r.shm, u.shm, sizeof r.shm);
+	memcpy(r.command, u.command, sizeof r.command);
+	memcpy(r.started, u.started, sizeof r.started);
+	r.overwrite = !strcmp(u.mode, "overwrite");
+	err = open_left_over(&r);
+	if (err) {
+		shunt_say("nothing is left of the recording in %s (%s): %s has what was written",
+			r.shm, strerror(-err), dir);
+		return 1;
+	}
+	look_through_data(&r);
+	return shunt_record_finish(&r, true);
+}
