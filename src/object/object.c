@@ -116,12 +116,15 @@ static void fork_child(void)
 /*
  * Held over fork, so that the child finds the list whole, and the loader's list
  * lock (which glibc does not reset in a child) is not held by a thread of ours.
- * Handlers run last-registered first: this one, from a constructor, comes after
- * those that take outer locks (the tracer's).
+ * Handlers run last-registered first: who has an outer lock calls this before
+ * registering its own. A constructor is for those who have none.
  */
-__attribute__((constructor)) static void at_fork(void)
+__attribute__((constructor)) void shunt_objects_at_fork(void)
 {
-	pthread_atfork(fork_prepare, shunt_objects_unlock, fork_child);
+	static bool done;
+
+	if (!__atomic_exchange_n(&done, true, __ATOMIC_SEQ_CST))
+		pthread_atfork(fork_prepare, shunt_objects_unlock, fork_child);
 }
 
 void shunt_object_listen(struct shunt_object_listener *l)

@@ -78,6 +78,13 @@ struct shunt_object *shunt_objects_lock(void);
 void shunt_objects_unlock(void);
 
 /*
+ * Has the lock held over fork(). Who registers fork handlers for an outer lock
+ * calls this first: handlers run in reverse order, and so outer locks first.
+ * More than once does nothing.
+ */
+void shunt_objects_at_fork(void);
+
+/*
  * The head of the list without the lock. `next`, `id`, `funcs` and the like
  * never change once an object is in the list; only `gone` does.
  */

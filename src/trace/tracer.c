@@ -73,6 +73,7 @@ static void start(void)
 {
 	static struct shunt_object_listener listener = {.intact = intact};
 
+	shunt_objects_at_fork(); /* the inner lock's first */
 	pthread_atfork(shunt_tracer_lock, shunt_tracer_unlock, child);
 	shunt_object_listen(&listener);
 	shunt_arch_trampoline_init();
