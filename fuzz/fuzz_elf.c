@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * fuzz_elf.c - the ELF reader and the search for sites on any bytes at all.
- * scripts of the corpus: fuzz/corpus_elf.
+ * fuzz/corpus_elf DIR makes a corpus.
  */
 #include <elf.h>
 #include <stdlib.h>
