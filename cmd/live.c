@@ -3,6 +3,7 @@
  * live.c - `shunt enable`, `shunt disable`, `shunt list`: what is recorded,
  * changed and shown while the program runs.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
