@@ -39,7 +39,7 @@ _Static_assert(offsetof(struct shunt_hook, flags) == SHUNT_HOOK_FLAGS, "assembly
 struct shunt_ring *shunt_trace_ring;
 
 /* No clock has such high bits: whoever holds this one takes the slow path. */
-static struct shunt_ring_writer no_writer = {.hi = ~0ULL};
+static struct shunt_ring_writer no_writer = {.hi = SHUNT_WRITER_IDLE};
 
 __thread struct shunt_ring_writer *shunt_trace_writer = &no_writer;
 
@@ -54,12 +54,10 @@ void shunt_record_put(uint32_t tag)
 	if (!ring)
 		return;
 	w = shunt_ring_writer(ring);
-	if (w) {
-		shunt_ring_put_slow(w, tag);
-		/* The fast path reads the TSC: other clocks stay here. */
-		if (shunt_ring_uses_tsc(ring))
-			shunt_trace_writer = w;
-	}
+	shunt_ring_put_slow(ring, w, tag);
+	/* The fast path reads the TSC: other clocks stay here. */
+	if (w && shunt_ring_uses_tsc(ring))
+		shunt_trace_writer = w;
 	errno = saved;
 }
 
@@ -152,6 +150,20 @@ static bool may_nest(struct shunt_reader *r, uintptr_t sp)
 	}
 	errno = saved;
 	return !r->depth || (yes && r->depth < 4);
+}
+
+/*
+ * Callbacks that were left by longjmp do not count, if the caller's frame at
+ * `sp` lies above theirs.
+ */
+bool shunt_dispatch_inside(uintptr_t sp)
+{
+	struct shunt_reader *r = shunt_reader_self;
+
+	if (!r || !r->depth)
+		return false;
+	may_nest(r, sp);
+	return r->depth;
 }
 
 /* --- callbacks ---------------------------------------------------------- */

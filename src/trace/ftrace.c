@@ -21,26 +21,28 @@ struct user {
 	struct shunt_ftrace_ops *ops;
 	struct glob *globs;
 	bool registered;
-	union {
-		struct shunt_hook single;
-		char room[sizeof(struct shunt_hook) + sizeof(void *)];
-	};
+	/* a struct shunt_hook with one user */
+	uintptr_t single[(sizeof(struct shunt_hook) + sizeof(void *)) / sizeof(uintptr_t)];
 };
 
 static struct user *users, **users_end = &users;
 
-static union {
-	struct shunt_hook hook;
-	char room[sizeof(struct shunt_hook) + sizeof(void *)];
-} recorder;
+static uintptr_t recorder[(sizeof(struct shunt_hook) + sizeof(void *)) / sizeof(uintptr_t)];
+
+static struct shunt_hook *single_of(struct user *u)
+{
+	return (struct shunt_hook *)(void *)u->single;
+}
 
 struct shunt_hook *shunt_hook_single(struct shunt_ftrace_ops *ops)
 {
 	if (ops == &shunt_recorder_ops) {
-		shunt_hook_single_init(&recorder.hook, ops);
-		return &recorder.hook;
+		struct shunt_hook *h = (struct shunt_hook *)(void *)recorder;
+
+		shunt_hook_single_init(h, ops);
+		return h;
 	}
-	return &((struct user *)ops->priv)->single;
+	return single_of(ops->priv);
 }
 
 static struct user *user_of(struct shunt_ftrace_ops *ops)
@@ -192,7 +194,7 @@ static int register_locked(struct shunt_change *c, struct shunt_ftrace_ops *ops)
 		return -ENOMEM;
 	if (u->registered)
 		return -EALREADY;
-	shunt_hook_single_init(&u->single, ops);
+	shunt_hook_single_init(single_of(u), ops);
 	for (struct shunt_tracer_object *o = shunt_tracer_objects(); o; o = o->next) {
 		r = o->object->gone ? 0 : want_object(c, u, o);
 		if (r)
@@ -280,7 +282,7 @@ SHUNT_API int shunt_ftrace_unregister(struct shunt_ftrace_ops *ops)
 
 	if (!ops)
 		return -EINVAL;
-	if (shunt_reader_inside())
+	if (shunt_dispatch_inside((uintptr_t)__builtin_frame_address(0)))
 		return -EDEADLK;
 	shunt_tracer_lock();
 	shunt_tracer_refresh();

@@ -10,6 +10,8 @@
 #ifndef SHUNT_TRACE_HOOK_H
 #define SHUNT_TRACE_HOOK_H
 
+#include <stdbool.h>
+
 #include <shunt/ftrace.h>
 
 #include "arch/x86_64/trampoline.h" /* SHUNT_HOOK_* flags */
@@ -30,6 +32,9 @@ extern struct shunt_ring *shunt_trace_ring;
 
 /* The calling thread's next event looks for its writer anew. */
 void shunt_trace_writer_reset(void);
+
+/* Whether the calling thread, whose frame is at `sp`, is in a callback. */
+bool shunt_dispatch_inside(uintptr_t sp);
 
 /* The list form's entry; `ops` is the hook in disguise. */
 void shunt_hook_list_entry(uintptr_t ip, uintptr_t parent, struct shunt_ftrace_ops *ops);
