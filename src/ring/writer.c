@@ -1,0 +1,736 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * writer.c - writing events. docs/ring.md has the argument at length; in short:
+ *
+ * Each use of a page has an instance number of its own, and an empty word of
+ * it is that number. A word is claimed by one compare-exchange from "empty, of
+ * the instance that I know" to the event, not locked: only the page's own
+ * thread writes to it, and against a signal handler on the same thread one
+ * instruction is atomic enough. So the claim fails, and the event is tried
+ * again from the start with a new time stamp, if a handler wrote first, if a
+ * handler took another page (it seals the old one), if the page is full (its
+ * last word is END), or if the page belongs to somebody else by now. And since
+ * a failed claim reads the clock anew, words are in the order of their stamps.
+ *
+ * A short event is committed by its claim. A long one is claimed with a word
+ * that says how long it will be, filled, and then committed by its final word.
+ *
+ * Runs in any context; no vector registers, no lock, no allocation but for a
+ * thread's first event. All read-modify-writes of the thread's own words are
+ * single instructions.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "pool.h"
+#include "writer.h"
+
+_Static_assert(sizeof(struct shunt_ring_page) == 64, "on disk");
+
+/* --- single instructions ---------------------------------------------------- */
+
+static inline bool local_cmpxchg64(uint64_t *p, uint64_t old, uint64_t new)
+{
+	bool done;
+
+	__asm__ volatile("cmpxchgq %3, %1\n\tsete %0"
+			 : "=q"(done), "+m"(*p), "+a"(old)
+			 : "r"(new)
+			 : "cc", "memory");
+	return done;
+}
+
+static inline bool local_cmpxchg32(uint32_t *p, uint32_t old, uint32_t new)
+{
+	bool done;
+
+	__asm__ volatile("cmpxchgl %3, %1\n\tsete %0"
+			 : "=q"(done), "+m"(*p), "+a"(old)
+			 : "r"(new)
+			 : "cc", "memory");
+	return done;
+}
+
+static inline void local_inc64(uint64_t *p)
+{
+	__asm__ volatile("incq %0" : "+m"(*p) : : "cc");
+}
+
+static inline void local_add32(uint32_t *p, int32_t by)
+{
+	__asm__ volatile("addl %1, %0" : "+m"(*p) : "ri"(by) : "cc", "memory");
+}
+
+static inline uint64_t local_xadd64(uint64_t *p, uint64_t by)
+{
+	__asm__ volatile("xaddq %0, %1" : "+r"(by), "+m"(*p) : : "cc", "memory");
+	return by;
+}
+
+static inline void fill64(uint64_t *p, uint64_t value, size_t n)
+{
+	__asm__ volatile("rep stosq" : "+D"(p), "+c"(n) : "a"(value) : "memory");
+}
+
+static inline uint64_t clock_now(const struct shunt_ring *r)
+{
+	struct timespec t;
+	uint32_t lo, hi;
+
+	if (r->clock == SHUNT_RING_CLOCK_TSC) {
+		__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
+		return (uint64_t)hi << 32 | lo;
+	}
+	if (r->clock == SHUNT_RING_CLOCK_NONE)
+		return 0;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* --- a thread's writers ------------------------------------------------------ */
+
+/* One block a thread, in memory that fork wipes; a block is another thread's
+ * only once the kernel does not know its tid any more. */
+struct block {
+	struct shunt_ring_writer w[SHUNT_RING_MAX];
+	struct block *next;
+	int32_t tid;
+};
+
+static __thread struct block *mine;
+static struct block *blocks;   /* all of this process */
+static int32_t blocks_process; /* whose they are */
+static pthread_key_t exit_key;
+static int exit_key_made;
+
+static int32_t gettid_(void)
+{
+	return (int32_t)syscall(SYS_gettid);
+}
+
+static bool tid_gone(int32_t tid)
+{
+	return syscall(SYS_tgkill, syscall(SYS_getpid), tid, 0) < 0 && errno == ESRCH;
+}
+
+static void thread_exit(void *arg)
+{
+	struct block *b = arg;
+
+	for (int i = 0; i < SHUNT_RING_MAX; i++)
+		shunt_ring_leave(i, &b->w[i]);
+}
+
+void shunt_ring_writers_init(void)
+{
+	if (!exit_key_made && !pthread_key_create(&exit_key, thread_exit))
+		exit_key_made = 1;
+}
+
+static void block_reset(struct block *b, int32_t tid)
+{
+	for (int i = 0; i < SHUNT_RING_MAX; i++) {
+		b->w[i].slot = NULL;
+		b->w[i].hi = SHUNT_WRITER_IDLE;
+		b->w[i].tid = 0;
+	}
+	b->tid = tid;
+}
+
+static struct block *block_reuse(int32_t tid)
+{
+	struct block *b = __atomic_load_n(&blocks, __ATOMIC_ACQUIRE);
+
+	for (; b; b = b->next) {
+		int32_t old = __atomic_load_n(&b->tid, __ATOMIC_ACQUIRE);
+
+		if ((old && !tid_gone(old)) ||
+			!__atomic_compare_exchange_n(&b->tid, &old, tid, false, __ATOMIC_SEQ_CST,
+				__ATOMIC_RELAXED))
+			continue;
+		block_reset(b, tid);
+		return b;
+	}
+	return NULL;
+}
+
+static struct block *block_grow(int32_t tid)
+{
+	size_t size = 16384, n = size / sizeof(struct block);
+	struct block *b = (void *)syscall(SYS_mmap, NULL, size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct block *head;
+
+	if (b == MAP_FAILED)
+		return NULL;
+	syscall(SYS_madvise, b, size, MADV_WIPEONFORK);
+	for (size_t i = 0; i < n; i++) {
+		block_reset(&b[i], 0);
+		b[i].next = i + 1 < n ? &b[i + 1] : NULL;
+	}
+	b[0].tid = tid;
+	head = __atomic_load_n(&blocks, __ATOMIC_RELAXED);
+	do
+		b[n - 1].next = head;
+	while (!__atomic_compare_exchange_n(&blocks, &head, b, false, __ATOMIC_SEQ_CST,
+		__ATOMIC_RELAXED));
+	return b;
+}
+
+/* A child made by a bare fork: what it finds is its parent's, and wiped. */
+static void check_process(void)
+{
+	int32_t pid = (int32_t)syscall(SYS_getpid);
+
+	if (blocks_process != pid) {
+		blocks_process = pid;
+		__atomic_store_n(&blocks, NULL, __ATOMIC_RELAXED);
+	}
+}
+
+static struct block *block_get(void)
+{
+	struct block *b = mine;
+	int saved = errno;
+	int32_t tid;
+
+	if (b && b->tid)
+		return b;
+	check_process();
+	tid = gettid_();
+	if (b) { /* wiped: this is a fork child */
+		block_reset(b, tid);
+		errno = saved;
+		return b;
+	}
+	b = block_reuse(tid);
+	if (!b)
+		b = block_grow(tid);
+	/* A handler that came first keeps its block; ours waits for the thread's end. */
+	if (b && !mine)
+		mine = b;
+	errno = saved;
+	return mine;
+}
+
+void shunt_ring_forget_thread(void)
+{
+	struct block *b = mine;
+
+	check_process();
+	if (b)
+		block_reset(b, gettid_());
+}
+
+/* --- slots --------------------------------------------------------------------- */
+
+/* An ended thread's slot whose pages are all gone: its account joins the total. */
+static bool slot_retire(struct shunt_ring *r, struct pool_slot *s)
+{
+	uint32_t ended = SLOT_ENDED;
+	struct pool_account *t = &r->super->retired;
+
+	if (s->a.written != s->a.read + s->a.overwritten)
+		return false;
+	if (!__atomic_compare_exchange_n(&s->state, &ended, SLOT_TAKEN, false, __ATOMIC_SEQ_CST,
+		    __ATOMIC_RELAXED))
+		return false;
+	__atomic_fetch_add(&t->written, s->a.written, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&t->discarded, s->a.discarded, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&t->overwritten, s->a.overwritten, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&t->read, s->a.read, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&t->torn, s->a.torn, __ATOMIC_RELAXED);
+	return true;
+}
+
+static struct pool_slot *slot_take(struct shunt_ring *r)
+{
+	for (int round = 0; round < 2; round++)
+		for (uint32_t i = 0; i < r->nslots; i++) {
+			struct pool_slot *s = &r->slots[i];
+			uint32_t free = SLOT_FREE;
+
+			if (round == 0 && __atomic_load_n(&s->state, __ATOMIC_RELAXED) == free &&
+				__atomic_compare_exchange_n(&s->state, &free, SLOT_TAKEN, false,
+					__ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+				return s;
+			if (round == 1 && slot_retire(r, s))
+				return s;
+		}
+	return NULL;
+}
+
+static void slot_begin(struct shunt_ring *r, struct pool_slot *s)
+{
+	s->tag = r->tag;
+	s->pid = (uint32_t)syscall(SYS_getpid);
+	s->tid = (uint32_t)gettid_();
+	syscall(SYS_prctl, PR_GET_NAME, s->comm);
+	s->a.written = s->a.discarded = 0;
+	s->a.read = s->a.torn = 0;
+	s->a.overwritten = 0;
+	s->current = 0;
+	s->inflight = 0;
+	__atomic_store_n(&s->state, SLOT_LIVE, __ATOMIC_RELEASE);
+}
+
+/* Gives the writer a slot. A handler that interrupts may do so first. */
+static bool writer_join(struct shunt_ring *r, struct shunt_ring_writer *w)
+{
+	struct pool_slot *s;
+
+	if (w->slot)
+		return true;
+	s = slot_take(r);
+	if (!s)
+		return false;
+	slot_begin(r, s);
+	w->index = (uint32_t)(s - r->slots);
+	w->hi = SHUNT_WRITER_IDLE;
+	w->written = &s->a.written;
+	if (!local_cmpxchg64((uint64_t *)&w->slot, 0, (uint64_t)s)) {
+		__atomic_store_n(&s->state, SLOT_FREE, __ATOMIC_RELEASE);
+		w->index = (uint32_t)(w->slot - r->slots);
+		w->written = &w->slot->a.written;
+	}
+	if (exit_key_made)
+		pthread_setspecific(exit_key, mine);
+	return true;
+}
+
+struct shunt_ring_writer *shunt_ring_writer(struct shunt_ring *r)
+{
+	struct block *b = block_get();
+
+	return b ? &b->w[r->id] : NULL;
+}
+
+bool shunt_ring_uses_tsc(const struct shunt_ring *r)
+{
+	return r->clock == SHUNT_RING_CLOCK_TSC;
+}
+
+/* --- pages ---------------------------------------------------------------------- */
+
+static uint64_t *page_words(const struct shunt_ring *r, uint32_t i)
+{
+	return (uint64_t *)(void *)((char *)page_at(r, i) + sizeof(struct shunt_ring_page));
+}
+
+static uint64_t *page_last(const struct shunt_ring *r, uint32_t i)
+{
+	return (uint64_t *)(void *)((char *)page_at(r, i) + r->page_size) - 1;
+}
+
+/* The first word at or after `p` that is not part of an event. */
+static uint64_t *first_free(uint64_t *p, const uint64_t *last)
+{
+	while (p < last) {
+		uint64_t w = *(volatile uint64_t *)p;
+
+		if (!(w & 1)) {
+			p++;
+			continue;
+		}
+		if (WORD_KIND(w) == WORD_LONG) {
+			p += words_of(WORD_LEN(w));
+			continue;
+		}
+		if (WORD_SUB(w) == SUB_CLAIMED || WORD_SUB(w) == SUB_PINNED)
+			p += words_of(WORD_LEN(w));
+		else if (WORD_SUB(w) == SUB_CLOCK)
+			p++;
+		else
+			break; /* EMPTY or END */
+	}
+	return p;
+}
+
+/*
+ * Marks the long events of a page that are still being written, each of which
+ * will find the mark when it ends; how many there are.
+ */
+static uint32_t pin_claims(uint64_t *p, const uint64_t *last)
+{
+	uint32_t n = 0;
+
+	while (p < last) {
+		uint64_t w = *(volatile uint64_t *)p;
+
+		if (WORD_KIND(w) == WORD_SPECIAL && WORD_SUB(w) == SUB_CLAIMED) {
+			*(volatile uint64_t *)p = (w & ~(uint64_t)0xff) | SPECIAL(SUB_PINNED);
+			n++;
+		}
+		if (!(w & 1))
+			p++;
+		else if (WORD_KIND(w) == WORD_LONG || WORD_SUB(w) == SUB_CLAIMED ||
+			 WORD_SUB(w) == SUB_PINNED)
+			p += words_of(WORD_LEN(w));
+		else if (WORD_SUB(w) == SUB_CLOCK)
+			p++;
+		else
+			break;
+	}
+	return n;
+}
+
+/*
+ * Nothing more goes into the page: a writer caught in the middle will fail.
+ * `empty` says which use of the page is meant: if it has ended meanwhile, and
+ * the page is another thread's, nothing is written.
+ */
+static void seal(struct shunt_ring *r, uint32_t i, uint64_t empty)
+{
+	uint64_t *p = page_words(r, i), *last = page_last(r, i);
+
+	do
+		p = first_free(p, last);
+	while (*(volatile uint64_t *)p == empty && !local_cmpxchg64(p, empty, WORD_END));
+}
+
+void shunt_ring_seal(struct shunt_ring *r, uint32_t i)
+{
+	seal(r, i, WORD_EMPTY(r->descs[i].instance));
+	__atomic_store_n(&r->descs[i].state, PAGE_FULL, __ATOMIC_RELEASE);
+}
+
+static void page_close(struct shunt_ring *r, struct shunt_ring_writer *w, uint32_t current,
+	uint64_t empty)
+{
+	uint32_t i = current - 1, pins = 0;
+
+	seal(r, i, empty);
+	if (!local_cmpxchg32(&w->slot->current, current, 0))
+		return; /* a handler has closed it */
+	if (w->slot->inflight)
+		pins = pin_claims(page_words(r, i), page_last(r, i));
+	__atomic_store_n(&r->descs[i].state, pins ? PAGE_PINNED + pins * PAGE_PIN : PAGE_FULL,
+		__ATOMIC_RELEASE);
+}
+
+/*
+ * The current page, index + 1, and what its empty words are. While it is
+ * current it is ours; what is read here of an earlier use matches nothing.
+ */
+static uint32_t current_page(struct shunt_ring *r, struct shunt_ring_writer *w, uint64_t *empty)
+{
+	uint32_t current;
+
+	do {
+		current = *(volatile uint32_t *)&w->slot->current;
+		if (!current)
+			return 0;
+		*empty = WORD_EMPTY(*(volatile uint64_t *)&r->descs[current - 1].instance);
+	} while (*(volatile uint32_t *)&w->slot->current != current);
+	return current;
+}
+
+static void give_back(struct shunt_ring *r, uint32_t i)
+{
+	__atomic_store_n(&r->descs[i].state, PAGE_FREE, __ATOMIC_RELEASE);
+	__atomic_fetch_add(&r->super->free, 1, __ATOMIC_RELEASE);
+}
+
+static bool take_free(struct shunt_ring *r, uint32_t i)
+{
+	uint32_t free = PAGE_FREE;
+
+	if (__atomic_load_n(&r->descs[i].state, __ATOMIC_RELAXED) != PAGE_FREE ||
+		!__atomic_compare_exchange_n(&r->descs[i].state, &free, PAGE_OPEN, false,
+			__ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+		return false;
+	__atomic_fetch_sub(&r->super->free, 1, __ATOMIC_RELAXED);
+	return true;
+}
+
+static bool take_full(struct shunt_ring *r, uint32_t i)
+{
+	uint64_t events, torn;
+	uint32_t full = PAGE_FULL;
+
+	if (__atomic_load_n(&r->descs[i].state, __ATOMIC_RELAXED) != PAGE_FULL ||
+		!__atomic_compare_exchange_n(&r->descs[i].state, &full, PAGE_OPEN, false,
+			__ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+		return false;
+	shunt_ring_count(page_at(r, i), r->page_size, &events, &torn);
+	__atomic_fetch_add(&r->slots[r->descs[i].slot].a.overwritten, events, __ATOMIC_RELAXED);
+	return true;
+}
+
+/* A page of the pool, index + 1, or 0: oldest first, since tickets go round. */
+static uint32_t take(struct shunt_ring *r, uint64_t *instance)
+{
+	bool any = __atomic_load_n(&r->super->free, __ATOMIC_RELAXED) > 0;
+
+	if (!any && r->mode == SHUNT_RING_DISCARD)
+		return 0;
+	*instance = __atomic_add_fetch(&r->super->cursor, 1, __ATOMIC_SEQ_CST);
+	for (uint32_t k = 0; k < r->npages; k++) {
+		uint32_t i = (uint32_t)((*instance + k) % r->npages);
+
+		if (take_free(r, i) || (r->mode == SHUNT_RING_OVERWRITE && take_full(r, i)))
+			return i + 1;
+	}
+	return 0;
+}
+
+static void page_begin(struct shunt_ring *r, struct shunt_ring_writer *w, uint32_t i,
+	uint64_t instance)
+{
+	struct shunt_ring_page *p = page_at(r, i);
+	struct pool_slot *s = w->slot;
+
+	/* A reader that looks at an OPEN page after a crash checks the magic. */
+	*(volatile uint32_t *)&p->magic = 0;
+	fill64(page_words(r, i), WORD_EMPTY(instance),
+		(r->page_size - sizeof *p) / sizeof(uint64_t) - 1);
+	*page_last(r, i) = WORD_END;
+	p->version = POOL_VERSION;
+	p->header = sizeof *p;
+	p->slot = w->index;
+	p->tag = s->tag;
+	p->pid = s->pid;
+	p->tid = s->tid;
+	p->instance = instance;
+	p->seq = local_xadd64(&s->seq, 1);
+	p->ts = clock_now(r);
+	p->discarded = s->a.discarded;
+	p->written = s->a.written;
+	r->descs[i].slot = w->index;
+	r->descs[i].instance = instance;
+	__atomic_store_n(&p->magic, SHUNT_RING_PAGE_MAGIC, __ATOMIC_RELEASE);
+}
+
+/* A new current page, unless a handler has found one first. False: none to be had. */
+static bool page_new(struct shunt_ring *r, struct shunt_ring_writer *w)
+{
+	uint64_t instance;
+	uint32_t page = take(r, &instance);
+
+	if (!page)
+		return __atomic_load_n(&w->slot->current, __ATOMIC_RELAXED) != 0;
+	page_begin(r, w, page - 1, instance);
+	if (!local_cmpxchg32(&w->slot->current, 0, page))
+		give_back(r, page - 1);
+	return true;
+}
+
+/*
+ * Brings head, empty and hi to the current page, making one if needed. A
+ * handler may come in between and do the same: whatever is left behind then
+ * fails its claim and comes here again.
+ */
+static bool resync(struct shunt_ring *r, struct shunt_ring_writer *w, uint32_t words)
+{
+	for (;;) {
+		uint64_t *p, *last, empty;
+		uint32_t current = current_page(r, w, &empty);
+
+		if (!current) {
+			w->hi = SHUNT_WRITER_IDLE;
+			if (!page_new(r, w))
+				return false;
+			continue;
+		}
+		last = page_last(r, current - 1);
+		p = page_words(r, current - 1);
+		if (w->empty == empty && w->head >= p && w->head <= last)
+			p = w->head;
+		p = first_free(p, last);
+		if (*(volatile uint64_t *)p != empty || p + words > last) {
+			page_close(r, w, current, empty);
+			continue;
+		}
+		/* head and empty first: hi opens the fast path. */
+		if (w->empty != empty) {
+			*(volatile uint64_t *)&w->hi = SHUNT_WRITER_IDLE;
+			*(uint64_t *volatile *)&w->head = p;
+			*(volatile uint64_t *)&w->empty = empty;
+			*(volatile uint64_t *)&w->hi = page_at(r, current - 1)->ts >> 32;
+		} else {
+			*(uint64_t *volatile *)&w->head = p;
+			if (w->hi == SHUNT_WRITER_IDLE)
+				*(volatile uint64_t *)&w->hi = page_at(r, current - 1)->ts >> 32;
+		}
+		return true;
+	}
+}
+
+static int discard(struct shunt_ring *r, struct shunt_ring_writer *w)
+{
+	if (w && w->slot)
+		local_inc64(&w->slot->a.discarded);
+	else
+		__atomic_fetch_add(&r->super->homeless, 1, __ATOMIC_RELAXED);
+	return -ENOSPC;
+}
+
+/*
+ * One try to claim `words` words with `word` (less the time). Returns the place,
+ * or NULL: try again.
+ */
+static inline uint64_t *claim(struct shunt_ring *r, struct shunt_ring_writer *w, uint64_t word,
+	uint32_t words)
+{
+	uint64_t empty = *(volatile uint64_t *)&w->empty;
+	uint64_t *pos = *(uint64_t *volatile *)&w->head;
+	uint64_t ts = clock_now(r);
+
+	if (ts >> 32 != *(volatile uint64_t *)&w->hi) {
+		/* Said once for all that follow; twice does no harm. */
+		if (pos && local_cmpxchg64(pos, empty, WORD_CLOCK(ts >> 32))) {
+			*(uint64_t *volatile *)&w->head = pos + 1;
+			*(volatile uint64_t *)&w->hi = ts >> 32;
+		}
+		return NULL;
+	}
+	/* The last word of a page is END: a single word needs no look. */
+	if (words > 1 && (((uintptr_t)pos - (uintptr_t)r->pages) & (r->page_size - 1)) +
+				 words * 8 > r->page_size - 8)
+		return NULL;
+	if (!local_cmpxchg64(pos, empty, ts << 32 | word))
+		return NULL;
+	*(uint64_t *volatile *)&w->head = pos + words;
+	return pos;
+}
+
+int shunt_ring_put_slow(struct shunt_ring *r, struct shunt_ring_writer *w, uint32_t tag)
+{
+	uint64_t word = (uint64_t)(tag & SHUNT_RING_TAG_MAX) << 1;
+
+	if (!w || !writer_join(r, w))
+		return discard(r, w);
+	do {
+		if (!resync(r, w, 1))
+			return discard(r, w);
+	} while (!claim(r, w, word, 1));
+	local_inc64(&w->slot->a.written);
+	return 0;
+}
+
+SHUNT_API int shunt_ring_put(struct shunt_ring *r, uint32_t tag)
+{
+	struct block *b = mine;
+	struct shunt_ring_writer *w;
+
+	if (__builtin_expect(b && b->tid, 1)) {
+		w = &b->w[r->id];
+		if (__builtin_expect(w->hi != SHUNT_WRITER_IDLE, 1) &&
+			claim(r, w, (uint64_t)(tag & SHUNT_RING_TAG_MAX) << 1, 1)) {
+			local_inc64(w->written);
+			return 0;
+		}
+	}
+	return shunt_ring_put_slow(r, shunt_ring_writer(r), tag);
+}
+
+/* --- long events ---------------------------------------------------------------- */
+
+static inline void copy_in(uint64_t *to, const void *data, size_t len)
+{
+	const unsigned char *from = data;
+	uint64_t x;
+
+	for (; len >= 8; len -= 8, from += 8) {
+		__builtin_memcpy(&x, from, 8);
+		*to++ = x;
+	}
+	if (!len)
+		return;
+	x = 0;
+	for (size_t i = 0; i < len; i++)
+		x |= (uint64_t)from[i] << (8 * i);
+	*to = x;
+}
+
+/* The page was closed under us by a handler; the last to finish hands it over. */
+static void unpin(struct shunt_ring *r, const uint64_t *pos)
+{
+	uint32_t i = (uint32_t)(((uintptr_t)pos - (uintptr_t)r->pages) / r->page_size);
+	uint32_t state = __atomic_sub_fetch(&r->descs[i].state, PAGE_PIN, __ATOMIC_RELEASE);
+
+	if (state == PAGE_PINNED)
+		__atomic_store_n(&r->descs[i].state, PAGE_FULL, __ATOMIC_RELEASE);
+}
+
+/* The claimed word becomes the event's; if a handler has marked it, we owe. */
+static inline void commit(struct shunt_ring *r, struct shunt_ring_writer *w, uint64_t *pos)
+{
+	uint64_t claimed = (*(volatile uint64_t *)pos & ~(uint64_t)0xff) | WORD_CLAIMED;
+	uint64_t done = (claimed & ~(uint64_t)0xff) | WORD_LONG;
+	bool owed = !local_cmpxchg64(pos, claimed, done);
+
+	if (owed)
+		__atomic_store_n(pos, done, __ATOMIC_RELEASE);
+	local_inc64(w->written);
+	if (__builtin_expect(owed, 0))
+		unpin(r, pos);
+}
+
+SHUNT_API int shunt_ring_write(struct shunt_ring *r, uint32_t type, const void *data, size_t len)
+{
+	struct block *b = mine;
+	struct shunt_ring_writer *w;
+	uint64_t word, *pos;
+	uint32_t words;
+
+	if (__builtin_expect(type > SHUNT_RING_TYPE_MAX, 0))
+		return -EINVAL;
+	if (__builtin_expect(len > SHUNT_RING_PAYLOAD_MAX, 0))
+		return -EMSGSIZE;
+	words = words_of((uint32_t)len);
+	word = (uint64_t)type << 20 | (uint64_t)len << 8 | WORD_CLAIMED;
+	if (__builtin_expect(b && b->tid && b->w[r->id].hi != SHUNT_WRITER_IDLE, 1)) {
+		w = &b->w[r->id];
+		local_add32(&w->slot->inflight, 1);
+		pos = claim(r, w, word, words);
+		if (__builtin_expect(pos != NULL, 1))
+			goto claimed;
+		local_add32(&w->slot->inflight, -1);
+	}
+	if (words * 8 > r->page_size - sizeof(struct shunt_ring_page) - 16)
+		return -EMSGSIZE;
+	w = shunt_ring_writer(r);
+	if (!w || !writer_join(r, w))
+		return discard(r, w);
+	local_add32(&w->slot->inflight, 1);
+	do {
+		if (!resync(r, w, words)) {
+			local_add32(&w->slot->inflight, -1);
+			return discard(r, w);
+		}
+		pos = claim(r, w, word, words);
+	} while (!pos);
+claimed:
+	copy_in(pos + 1, data, len);
+	/* x86 keeps the order of stores; the compiler must too. */
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	commit(r, w, pos);
+	local_add32(&w->slot->inflight, -1);
+	return 0;
+}
+
+/* --- the end of a thread --------------------------------------------------------- */
+
+void shunt_ring_writer_end(struct shunt_ring *r, struct shunt_ring_writer *w)
+{
+	struct pool_slot *s = w->slot;
+	uint32_t current;
+	uint64_t empty;
+
+	if (!s)
+		return;
+	w->hi = SHUNT_WRITER_IDLE;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	while ((current = current_page(r, w, &empty)))
+		page_close(r, w, current, empty);
+	w->empty = 0;
+	w->slot = NULL;
+	__atomic_store_n(&s->state, SLOT_ENDED, __ATOMIC_RELEASE);
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/* writer.h - a thread's end of a ring; the tracer's assembly knows the layout. */
+#ifndef SHUNT_RING_WRITER_H
+#define SHUNT_RING_WRITER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct shunt_ring;
+struct pool_slot;
+
+/*
+ * Written by its thread only. Lies in memory that a fork child finds zeroed
+ * (MADV_WIPEONFORK), so that a child, however it was made, never writes into
+ * its parent's page.
+ *
+ * `head` is only a hint: the first word that may be empty. `empty` is what an
+ * empty word of the page that head points into looks like, unique for each use
+ * of a page: comparing with it is all the checking there is.
+ */
+struct shunt_ring_writer {
+	uint64_t *head;
+	uint64_t empty;
+	uint64_t hi;	   /* clock's high half in the page, or SHUNT_WRITER_IDLE */
+	uint64_t *written; /* the thread's count */
+	struct pool_slot *slot;
+	uint32_t index; /* of the slot */
+	int32_t tid;	/* owner */
+};
+
+/* No clock's high half: sends every event to the slow path. */
+#define SHUNT_WRITER_IDLE (~0ULL)
+
+/* The calling thread's writer, NULL when there is no memory. Any context. */
+struct shunt_ring_writer *shunt_ring_writer(struct shunt_ring *ring);
+
+/* Writes a short event, or counts it as discarded (-ENOSPC). Any context. */
+int shunt_ring_put_slow(struct shunt_ring *ring, struct shunt_ring_writer *w, uint32_t tag);
+
+/* Whether the writers' fast path may read the TSC. */
+bool shunt_ring_uses_tsc(const struct shunt_ring *ring);
+
+/* In a fork child, from an atfork handler: the thread starts anew. */
+void shunt_ring_forget_thread(void);
+
+#endif
