@@ -218,7 +218,7 @@ static void leave_recording(void)
 static void in_child(void)
 {
 	struct shunt_ctl *ctl = shunt_agent.ctl;
-	struct shunt_ring *ring;
+	struct shunt_ring *ring, *parents = shunt_agent.ring;
 	uint32_t image;
 
 	pthread_mutex_unlock(&lock);
@@ -241,6 +241,7 @@ static void in_child(void)
 	shunt_agent.ring = ring;
 	atomic_fetch_add(&ctl->processes, 1);
 	shunt_record_in_child(ring);
+	shunt_ring_close(parents); /* writes nothing: the child has no page in it */
 	if (image >= SHUNT_CTL_IMAGES) { /* nobody will know whose child it is */
 		next_object = 0;
 		shunt_agent_export();
