@@ -93,7 +93,7 @@ int shunt_record_finish(struct shunt_recording *r, bool recovering);
 void shunt_record_sum(const struct shunt_recording *r, struct shunt_record_totals *sum);
 /* Removes the recording's files in shared memory. */
 void shunt_remove_shared(const struct shunt_recording *r);
-/* `shunt record --recover DIR`. */
+/* ---- record_recover.c: `shunt record --recover DIR` ---- */
 int shunt_record_recover(const char *dir);
 
 #endif

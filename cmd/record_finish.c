@@ -8,8 +8,6 @@
  * removed; `complete yes` is written last of all files.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -203,105 +201,4 @@ int shunt_record_finish(struct shunt_recording *r, bool recovering)
 		shunt_say("%s is complete", r->dir);
 	shunt_remove_shared(r);
 	return code;
-}
-
-/* ---- a recorder that was killed ---- */
-
-struct unfinished {
-	char shm[64], command[512], started[32], mode[16], complete[8];
-	unsigned recorder;
-};
-
-static int read_info(const char *dir, struct unfinished *u)
-{
-	char path[PATH_MAX + 8], line[1024];
-	FILE *f;
-
-	memset(u, 0, sizeof *u);
-	snprintf(path, sizeof path, "%s/info", dir);
-	f = fopen(path, "re");
-	if (!f)
-		return -errno;
-	while (fgets(line, sizeof line, f)) {
-		line[strcspn(line, "\n")] = 0;
-		sscanf(line, "shm %63s", u->shm);
-		sscanf(line, "command %511[^\n]", u->command);
-		sscanf(line, "started %31s", u->started);
-		sscanf(line, "mode %15s", u->mode);
-		sscanf(line, "complete %7s", u->complete);
-		sscanf(line, "recorder %u", &u->recorder);
-	}
-	fclose(f);
-	return *u->complete ? 0 : -EINVAL;
-}
-
-static int open_left_over(struct shunt_recording *r)
-{
-	char path[PATH_MAX + 16];
-	int err;
-
-	snprintf(path, sizeof path, "%s/ctl", r->shm);
-	err = shunt_ctl_map(path, &r->ctl, NULL);
-	if (err)
-		return err;
-	snprintf(path, sizeof path, "%s/pool", r->shm);
-	err = shunt_ring_open(path, 0, SHUNT_RING_READ, &r->ring);
-	if (err)
-		return err;
-	r->images = calloc(SHUNT_CTL_IMAGES / 8, 1);
-	snprintf(path, sizeof path, "%s/data", r->dir);
-	r->data = open(path, O_RDWR | O_APPEND | O_CLOEXEC);
-	return !r->images ? -ENOMEM : r->data < 0 ? -errno : 0;
-}
-
-/* What the killed recorder had written: whole pages, and whose they are. */
-static void look_through_data(struct shunt_recording *r)
-{
-	struct shunt_ring_info info;
-	struct shunt_ring_page page;
-	off_t at = 0;
-
-	shunt_ring_info(r->ring, &info);
-	for (; pread(r->data, &page, sizeof page, at) == sizeof page; at += info.page_size)
-		if (page.magic == SHUNT_RING_PAGE_MAGIC && page.tag < SHUNT_CTL_IMAGES)
-			r->images[page.tag / 8] |= (uint8_t)(1 << page.tag % 8);
-	r->bytes = (uint64_t)lseek(r->data, 0, SEEK_END) / info.page_size * info.page_size;
-	if (ftruncate(r->data, (off_t)r->bytes))
-		shunt_say("%s/data ends in a part of a page", r->dir);
-	r->pages = r->bytes / info.page_size;
-}
-
-int shunt_record_recover(const char *dir)
-{
-	struct shunt_recording r;
-	struct unfinished u;
-	int err;
-
-	memset(&r, 0, sizeof r);
-	if (!realpath(dir, r.dir) || read_info(dir, &u)) {
-		shunt_say("%s is no trace: name the directory that 'shunt record -o' was given",
-			dir);
-		return 2;
-	}
-	if (!strcmp(u.complete, "yes")) {
-		shunt_say("%s is complete already", dir);
-		return 0;
-	}
-	if (u.recorder && (!kill((pid_t)u.recorder, 0) || errno == EPERM)) {
-		shunt_say("%s is still being recorded by process %u: end that first", dir,
-			u.recorder);
-		return 1;
-	}
-	memcpy(r.shm, u.shm, sizeof r.shm);
-	memcpy(r.command, u.command, sizeof r.command);
-	memcpy(r.started, u.started, sizeof r.started);
-	r.overwrite = !strcmp(u.mode, "overwrite");
-	err = open_left_over(&r);
-	if (err) {
-		shunt_say("nothing is left of the recording in %s (%s): %s has what was written",
-			r.shm, strerror(-err), dir);
-		return 1;
-	}
-	look_through_data(&r);
-	return shunt_record_finish(&r, true);
 }

@@ -137,13 +137,33 @@ static uint64_t own_pidns(void)
 	return stat("/proc/self/ns/pid", &st) ? 0 : (uint64_t)st.st_ino;
 }
 
+/* A zombie has a number, but will never do anything again. */
+static bool is_zombie(pid_t pid)
+{
+	char path[32], buf[256], *p;
+	ssize_t n = 0;
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = read(fd, buf, sizeof buf - 1);
+		close(fd);
+	}
+	buf[n > 0 ? n : 0] = 0;
+	p = strrchr(buf, ')'); /* the name before it may hold anything */
+	return p && p[1] && (p[2] == 'Z' || p[2] == 'X');
+}
+
 bool shunt_ctl_alive(const struct shunt_ctl_proc *proc)
 {
 	pid_t pid = (pid_t)proc->pid;
 
 	if (proc->pidns && proc->pidns != own_pidns())
 		return true;
-	return pid > 0 && (!kill(pid, 0) || errno != ESRCH);
+	if (pid <= 0 || (kill(pid, 0) && errno == ESRCH))
+		return false;
+	return !is_zombie(pid);
 }
 
 /* Whether the entry can be ours, and the state it was seen in. */
