@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -191,6 +192,37 @@ static int attach(void *map, uint32_t tag, struct shunt_ring **out)
 	return 0;
 }
 
+/* What /proc/meminfo says could be had without swapping, or "much". */
+static uint64_t memory_available(void)
+{
+	char buf[1024], *at;
+	ssize_t n = -1;
+	int fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		n = read(fd, buf, sizeof buf - 1);
+		close(fd);
+	}
+	buf[n > 0 ? n : 0] = 0;
+	at = strstr(buf, "MemAvailable:");
+	return at ? strtoull(at + 13, NULL, 10) * 1024 : ~(uint64_t)0;
+}
+
+/*
+ * Allocates all of the file. What the file system cannot hold is refused before
+ * it is filled up, and what would drive the machine out of memory as well.
+ */
+static int allocate(int fd, uint64_t size)
+{
+	struct statvfs fs;
+
+	if (!fstatvfs(fd, &fs) && (uint64_t)fs.f_bavail * fs.f_frsize < size)
+		return -ENOSPC;
+	if (memory_available() < size)
+		return -ENOSPC;
+	return -posix_fallocate(fd, 0, (off_t)size);
+}
+
 SHUNT_API int shunt_ring_create(const char *path, const struct shunt_ring_options *o,
 	struct shunt_ring **ring)
 {
@@ -207,7 +239,7 @@ SHUNT_API int shunt_ring_create(const char *path, const struct shunt_ring_option
 	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	r = -posix_fallocate(fd, 0, (off_t)s.size);
+	r = allocate(fd, s.size);
 	if (!r) {
 		map = mmap(NULL, s.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 		r = map == MAP_FAILED ? -errno : 0;
