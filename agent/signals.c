@@ -20,6 +20,9 @@ typedef int sigaction_fn(int, const struct sigaction *, struct sigaction *);
 typedef void (*handler_fn)(int);
 typedef handler_fn signal_fn(int, handler_fn);
 
+/* An engine without breakpoints needs no part in it. */
+#pragma weak shunt_text_sigaction
+
 int __wrap_sigaction(int sig, const struct sigaction *act, struct sigaction *old);
 handler_fn bsd_signal(int sig, handler_fn handler);
 handler_fn __sysv_signal(int sig, handler_fn handler);
@@ -37,7 +40,7 @@ SHUNT_INTERPOSE int sigaction(int sig, const struct sigaction *act, struct sigac
 {
 	int err;
 
-	if (sig != SIGTRAP)
+	if (sig != SIGTRAP || !shunt_text_sigaction)
 		return __wrap_sigaction(sig, act, old);
 	err = shunt_text_sigaction(sig, act, old);
 	if (!err)

@@ -270,6 +270,42 @@ static void say_shm_error(const struct shunt_recording *r, int err, uint64_t siz
 		shunt_say("cannot make the buffer in %s: %s", r->shm, strerror(-err));
 }
 
+/* Memory that can be had without driving others out, in bytes. */
+static uint64_t memory_available(void)
+{
+	unsigned long long kib = 0;
+	char line[128];
+	FILE *f = fopen("/proc/meminfo", "re");
+
+	while (f && fgets(line, sizeof line, f))
+		if (sscanf(line, "MemAvailable: %llu", &kib) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return kib ? (uint64_t)kib << 10 : UINT64_MAX;
+}
+
+/*
+ * Whether there is room. Asked before, because taking memory until there is no
+ * more of it makes the whole machine suffer.
+ */
+static int check_room(const struct shunt_recording *r, uint64_t size)
+{
+	uint64_t available = memory_available();
+	struct statvfs fs;
+
+	if (!statvfs(r->shm, &fs) && size > (uint64_t)fs.f_bavail * fs.f_frsize) {
+		say_shm_error(r, -ENOSPC, size);
+		return 1;
+	}
+	if (size <= available)
+		return 0;
+	shunt_say("a buffer of %llu MiB is more than the memory that is available, %llu MiB: use "
+		  "a smaller one (-b)",
+		(unsigned long long)(size >> 20), (unsigned long long)(available >> 20));
+	return 1;
+}
+
 static int make_shared(struct shunt_recording *r, const struct shunt_record_options *o)
 {
 	uint64_t size = o->size ? o->size : default_size("/dev/shm");
@@ -277,6 +313,8 @@ static int make_shared(struct shunt_recording *r, const struct shunt_record_opti
 	char path[sizeof r->shm + 8];
 	int err;
 
+	if (check_room(r, size))
+		return 1;
 	snprintf(path, sizeof path, "%s/ctl", r->shm);
 	err = shunt_ctl_create(path, r->dir, &r->ctl);
 	if (err) {

@@ -239,8 +239,8 @@ def daemons():
     ok(r.returncode == 0 and t.info['complete'] == 'yes' and clean() and
        t.calls('leaf') >= 100, 'a daemon leaves a complete trace of its start') or diag(r.stderr)
     ok('not recorded any more' in r.stderr, 'and the account says that it still runs')
-    out = subprocess.run(['pgrep', '-f', VICTIM + ' daemon'], capture_output=True, text=True)
-    pids = [int(p) for p in out.stdout.split()]
+    pids = [pid for _, pid, _ in t.entries if os.path.exists('/proc/%d' % pid)]
+    pids = sorted({p for p in pids if os.readlink('/proc/%d/exe' % p) == VICTIM})
     ok(len(pids) == 1 or diag(pids), 'and it does')
     for pid in pids:
         r = shunt('enable', pid, '*')
@@ -354,10 +354,24 @@ def directories():
 @test
 def full():
     fs = os.statvfs('/dev/shm')
-    size = fs.f_bavail * fs.f_frsize + (64 << 20)
-    r = record(VICTIM, 'work', options=['-b', str(size)])
+    # never take what is there: that is the machine's memory
+    r = record(VICTIM, 'work', options=['-b', str(fs.f_bavail * fs.f_frsize + (64 << 20))])
     ok(r.returncode == 1 and '/dev/shm is too full' in r.stderr and clean(),
-       'a buffer larger than /dev/shm is an error in one sentence') or diag(r.stderr)
+       'a buffer larger than /dev/shm is an error in one sentence, before any is taken') or \
+        diag(r.stderr)
+    small = ['unshare', '-m', 'sh', '-c', 'mount -t tmpfs -o size=4m none /dev/shm || exit 77; '
+             'exec "$@"', 'sh']
+    shutil.rmtree('t', ignore_errors=True)
+    r = subprocess.run(small + command(VICTIM, 'work'), capture_output=True, text=True)
+    if os.getuid() or r.returncode == 77:
+        skip('a small /dev/shm', 'no mount')
+    else:
+        ok(r.returncode == 1 and 'use a smaller one (-b)' in r.stderr and
+           not os.path.exists('t'), 'so in a small /dev/shm') or diag(r.stderr)
+        r = subprocess.run(small + [SHUNT, 'record', '-o', 't', VICTIM, 'work'],
+                           capture_output=True, text=True)
+        ok(r.returncode == 0 and read().calls('leaf') == 1000,
+           'where the default takes what there is') or diag(r.stderr)
     s = Started(VICTIM, 'spin', options=['-b', '64K', '--mode', 'overwrite'])
     time.sleep(0.1)
     os.kill(s.pid, signal.SIGKILL)
