@@ -73,7 +73,8 @@ static void start(void)
 {
 	static struct shunt_object_listener listener = {.intact = intact};
 
-	shunt_objects_at_fork(); /* the inner lock's first */
+	shunt_text_at_fork(); /* the innermost lock first */
+	shunt_objects_at_fork();
 	pthread_atfork(shunt_tracer_lock, shunt_tracer_unlock, child);
 	shunt_object_listen(&listener);
 	shunt_arch_trampoline_init();
