@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* cmd.h - the subcommands. Each returns the command's exit status. */
+#ifndef SHUNT_CMD_CMD_H
+#define SHUNT_CMD_CMD_H
+
+int shunt_cmd_record(int argc, char **argv);
+int shunt_cmd_report(int argc, char **argv);
+int shunt_cmd_dump(int argc, char **argv);
+int shunt_cmd_enable(int argc, char **argv);
+int shunt_cmd_disable(int argc, char **argv);
+int shunt_cmd_list(int argc, char **argv);
+int shunt_cmd_stat(int argc, char **argv);
+
+#endif
