@@ -197,6 +197,8 @@ static void claim_entry(void)
 static void before_fork(void)
 {
 	pthread_mutex_lock(&lock);
+	if (shunt_agent.ctl)
+		atomic_fetch_add(&shunt_agent.ctl->forking, 1);
 }
 
 static void in_parent(void)
@@ -215,16 +217,11 @@ static void leave_recording(void)
  * The child's functions are the parent's so far: their names need not be
  * written again, the image table says where they are.
  */
-static void in_child(void)
+static void come_up_in_child(struct shunt_ctl *ctl)
 {
-	struct shunt_ctl *ctl = shunt_agent.ctl;
 	struct shunt_ring *ring, *parents = shunt_agent.ring;
 	uint32_t image;
 
-	pthread_mutex_unlock(&lock);
-	shunt_agent_no_thread();
-	if (!ctl)
-		return;
 	if (!shunt_agent.trace_children || atomic_load(&ctl->ended)) {
 		leave_recording();
 		return;
@@ -247,6 +244,18 @@ static void in_child(void)
 		shunt_agent_export();
 	}
 	claim_entry();
+}
+
+static void in_child(void)
+{
+	struct shunt_ctl *ctl = shunt_agent.ctl;
+
+	pthread_mutex_unlock(&lock);
+	shunt_agent_no_thread();
+	if (!ctl)
+		return;
+	come_up_in_child(ctl);
+	atomic_fetch_sub(&ctl->forking, 1);
 }
 
 /* ---- the way in and out ---- */

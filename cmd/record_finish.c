@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "control/request.h"
@@ -27,6 +28,15 @@ static bool stop_process(struct shunt_recording *r, int fd, unsigned entry)
 	       shunt_mail_send(r->ctl, fd, entry, "stop", 4, reply, 1000, &holder) > 0;
 }
 
+/* A program that ends right after a fork: its child is still coming up. */
+static void await_children(const struct shunt_ctl *ctl)
+{
+	struct timespec pause = { 0, 1000000 };
+
+	for (int i = 0; i < 100 && atomic_load(&ctl->forking); i++)
+		nanosleep(&pause, NULL);
+}
+
 static unsigned stop_survivors(struct shunt_recording *r)
 {
 	struct shunt_ctl *mapped;
@@ -34,6 +44,7 @@ static unsigned stop_survivors(struct shunt_recording *r)
 	unsigned n = 0;
 	int fd;
 
+	await_children(r->ctl);
 	atomic_store(&r->ctl->ended, 1);
 	snprintf(path, sizeof path, "%s/ctl", r->shm);
 	if (shunt_ctl_map(path, &mapped, &fd))

@@ -124,8 +124,11 @@ struct shunt_ctl {
 	_Atomic uint64_t toggled;
 	_Atomic uint64_t refused;
 	_Atomic uint64_t patch_ns;
+	_Atomic uint32_t forking; /* children that have not come up yet; a fork that
+				   * failed counts for ever */
+	uint32_t unused1;
 	char out[1024]; /* the trace directory */
-	char unused[4096 - 80 - 1024];
+	char unused[4096 - 88 - 1024];
 	struct shunt_ctl_note notes[SHUNT_CTL_NOTES];
 	struct shunt_ctl_image images[SHUNT_CTL_IMAGES];
 	struct shunt_ctl_proc procs[SHUNT_CTL_PROCS];
