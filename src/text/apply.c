@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "arch/x86_64/text_arch.h"
 #include "arch/x86_64/text_sys.h"
 #include "base/log.h"
 #include "text/engine.h"
@@ -151,6 +152,16 @@ static bool is_text(struct shunt_batch *b, uintptr_t from, uintptr_t to, uintptr
 	return true;
 }
 
+/* 0F 1F 44 00 00 and jumps are what nearly all sites hold. */
+static bool several_nops(const struct shunt_edit *e)
+{
+	bool whole;
+
+	if (e->old[0] == 0xe9 || (e->len == 5 && !memcmp(e->old, "\x0f\x1f\x44\0", 5)))
+		return false;
+	return shunt_arch_is_nop(e->old, e->len, &whole) && !whole;
+}
+
 static int check_bytes(struct shunt_batch *b)
 {
 	uintptr_t text_end = 0, page = 0;
@@ -174,6 +185,8 @@ static int check_bytes(struct shunt_batch *b)
 		}
 		if (!b->pending[i])
 			continue;
+		if (!b->many && several_nops(e))
+			b->many = e;
 		res->sites++;
 		if ((from & -SHUNT_PAGE) != page) {
 			page = from & -SHUNT_PAGE;
@@ -192,9 +205,16 @@ static int check_bytes(struct shunt_batch *b)
 static int run(struct shunt_batch *b, enum shunt_text_strategy s)
 {
 	b->res->strategy = s;
+	if (b->many && (s == SHUNT_TEXT_FLIP || s == SHUNT_TEXT_TRAP))
+		return shunt_batch_fail(b, -ENOTSUP, b->many->addr,
+			"the site holds several NOPs, and a thread may stand between them");
 	switch (s) {
 	case SHUNT_TEXT_FLIP:
 		return shunt_flip(b);
+	case SHUNT_TEXT_TRAP:
+		return shunt_trap(b);
+	case SHUNT_TEXT_STOP:
+		return shunt_stop(b);
 	case SHUNT_TEXT_PLAIN:
 		return shunt_plain(b);
 	default:
@@ -214,7 +234,7 @@ static bool plain_is_better(const struct shunt_batch *b)
 static int choose(struct shunt_batch *b)
 {
 	static const enum shunt_text_strategy order[] = {
-		SHUNT_TEXT_FLIP,
+		SHUNT_TEXT_FLIP, SHUNT_TEXT_TRAP, SHUNT_TEXT_STOP,
 	};
 	char first[sizeof b->res->reason] = "";
 	int r = -ENOTSUP, first_r = 0;

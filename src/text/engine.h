@@ -15,12 +15,15 @@
 #include "text/maps.h"
 
 #define SHUNT_PAGE 4096ul
+/* The memfd that text becomes with SHUNT_TEXT_WRITE_ALIAS. */
+#define SHUNT_ALIAS_NAME "shunt-text"
 
 /* One batch, sorted by address, old bytes compared, the batch lock held. */
 struct shunt_batch {
 	const struct shunt_edit *e;
 	size_t n;
 	uint8_t *pending; /* a byte each: 1 = holds the old bytes, to be written */
+	const struct shunt_edit *many; /* a site that holds several instructions */
 	bool undo;	  /* write old bytes where new ones are: for roll-back */
 	struct shunt_maps *maps;
 	struct shunt_status status;
@@ -87,8 +90,5 @@ enum shunt_scratch {
 	SHUNT_SCRATCHES
 };
 void *shunt_scratch(enum shunt_scratch which, size_t size);
-
-/* After fork, in the child. */
-void shunt_trap_child(void);
 
 #endif

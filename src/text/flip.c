@@ -383,8 +383,12 @@ static int flip_text(struct shunt_batch *b, struct text *t, size_t i, size_t end
 static bool can_flip(struct shunt_batch *b, const struct shunt_vma *v, const struct shunt_edit *e)
 {
 	const char *why = NULL;
-	char name[32];
+	char name[64];
 
+	if (v->flags & SHUNT_VMA_SHARED &&
+		!shunt_maps_name(b->maps, v->start, name, sizeof name) &&
+		!strncmp(name, "/memfd:" SHUNT_ALIAS_NAME, 7 + sizeof SHUNT_ALIAS_NAME - 1))
+		return true; /* our own doing (write.c), with nobody else writing there */
 	if (v->flags & SHUNT_VMA_WRITE)
 		why = "the code is writable: a copy could miss somebody's store";
 	else if (v->flags & SHUNT_VMA_SHARED)
@@ -419,7 +423,7 @@ static int flip_one_text(struct shunt_batch *b, size_t i, size_t *done)
 	if (shunt_edit_end(&b->e[end - 1]) > t.chain.whole.end)
 		return shunt_batch_fail(b, -ENOTSUP, b->e[end - 1].addr,
 			"the site lies across two mappings");
-	t.fd = open_text(b, &v);
+	t.fd = v.flags & SHUNT_VMA_SHARED ? -1 : open_text(b, &v);
 	/* Without the file, only the running text knows what is in a page. */
 	t.carry_all = t.fd < 0 && v.inode;
 	t.pagemap = (int)shunt_sys(SYS_openat, AT_FDCWD, "/proc/self/pagemap",

@@ -165,7 +165,7 @@ static int mprotect_open(struct shunt_writer *w)
 static int alias_run(struct shunt_write_run *r)
 {
 	size_t len = r->end - r->start;
-	long fd = shunt_sys(SYS_memfd_create, "shunt-text", MFD_CLOEXEC), p = fd, q;
+	long fd = shunt_sys(SYS_memfd_create, SHUNT_ALIAS_NAME, MFD_CLOEXEC), p = fd, q;
 
 	if (fd < 0)
 		return (int)fd;
