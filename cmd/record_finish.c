@@ -117,12 +117,11 @@ static void say_losses(const struct shunt_recording *r, const struct shunt_recor
 static void say_patches(const struct shunt_ctl *ctl)
 {
 	char a[32], b[32];
-	uint64_t processes = atomic_load(&ctl->processes);
+	uint64_t programs = atomic_load(&ctl->with_sites);
 
-	shunt_say("%s function%s in %llu process%s; switched %s, in %.2f ms",
-		grouped(ctl->functions, a), plural(ctl->functions),
-		(unsigned long long)processes, processes == 1 ? "" : "es",
-		grouped(ctl->toggled, b), (double)ctl->patch_ns / 1e6);
+	shunt_say("%s function%s in %llu program%s; %s switched, in %.2f ms",
+		grouped(ctl->functions, a), plural(ctl->functions), (unsigned long long)programs,
+		plural(programs), grouped(ctl->toggled, b), (double)ctl->patch_ns / 1e6);
 }
 
 static void say_no_sites(void)

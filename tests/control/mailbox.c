@@ -284,8 +284,8 @@ static void notes(struct shunt_ctl *ctl)
 
 int main(void)
 {
-	struct shunt_ctl *made, *ctl;
-	int fd;
+	struct shunt_ctl *made = NULL, *ctl = NULL;
+	int fd = -1;
 
 	if (!mkdtemp(dir))
 		return 1;
