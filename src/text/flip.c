@@ -409,21 +409,29 @@ static int flip_one_text(struct shunt_batch *b, size_t i, size_t *done)
 {
 	struct text t = {.fd = -1, .mem = -1};
 	const struct shunt_edit *e = &b->e[i];
-	struct shunt_vma v;
+	struct shunt_vma v, next;
 	size_t end = i;
+	bool of_file;
 	int err = shunt_maps_find(b->maps, shunt_edit_start(e), &v);
 
 	if (err)
 		return shunt_batch_fail(b, err, e->addr, "the site's mapping is gone");
 	if (!can_flip(b, &v, e))
 		return -ENOTSUP;
+	of_file = !(v.flags & SHUNT_VMA_SHARED);
 	shunt_maps_chain(b->maps, &v, CHAIN_LOOK, &t.chain);
-	while (end < b->n && shunt_edit_start(&b->e[end]) < t.chain.whole.end)
-		end++;
-	if (shunt_edit_end(&b->e[end - 1]) > t.chain.whole.end)
-		return shunt_batch_fail(b, -ENOTSUP, b->e[end - 1].addr,
-			"the site lies across two mappings");
-	t.fd = v.flags & SHUNT_VMA_SHARED ? -1 : open_text(b, &v);
+	for (;;) {
+		while (end < b->n && shunt_edit_start(&b->e[end]) < t.chain.whole.end)
+			end++;
+		if (shunt_edit_end(&b->e[end - 1]) <= t.chain.whole.end)
+			break;
+		/* A site across two mappings that are no file's: replace both. */
+		if (shunt_maps_find(b->maps, t.chain.whole.end, &next) || !can_flip(b, &next, e))
+			return -ENOTSUP;
+		t.chain.whole.end = next.end;
+		of_file = false;
+	}
+	t.fd = of_file ? open_text(b, &v) : -1;
 	/* Without the file, only the running text knows what is in a page. */
 	t.carry_all = t.fd < 0 && v.inode;
 	t.pagemap = (int)shunt_sys(SYS_openat, AT_FDCWD, "/proc/self/pagemap",
