@@ -5,10 +5,8 @@
  * When sites are switched by breakpoints, the text engine needs SIGTRAP's
  * handler. What the program installs for SIGTRAP is therefore kept by the
  * engine, which calls it for traps that are not ours; sigaction and its older
- * kin go there for this one signal and nowhere new for all others.
- *
- * The library's own calls of sigaction must not end up here: the linker leads
- * them to __wrap_sigaction (meson.build).
+ * kin go there for this one signal and nowhere new for all others. (The engine
+ * itself asks the kernel, not libc, so it does not come by here.)
  */
 #include <errno.h>
 #include <signal.h>
@@ -20,14 +18,10 @@ typedef int sigaction_fn(int, const struct sigaction *, struct sigaction *);
 typedef void (*handler_fn)(int);
 typedef handler_fn signal_fn(int, handler_fn);
 
-/* An engine without breakpoints needs no part in it. */
-#pragma weak shunt_text_sigaction
-
-int __wrap_sigaction(int sig, const struct sigaction *act, struct sigaction *old);
 handler_fn bsd_signal(int sig, handler_fn handler);
 handler_fn __sysv_signal(int sig, handler_fn handler);
 
-int __wrap_sigaction(int sig, const struct sigaction *act, struct sigaction *old)
+static int next_sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 {
 	static _Atomic(sigaction_fn *) real;
 
@@ -40,8 +34,8 @@ SHUNT_INTERPOSE int sigaction(int sig, const struct sigaction *act, struct sigac
 {
 	int err;
 
-	if (sig != SIGTRAP || !shunt_text_sigaction)
-		return __wrap_sigaction(sig, act, old);
+	if (sig != SIGTRAP)
+		return next_sigaction(sig, act, old);
 	err = shunt_text_sigaction(sig, act, old);
 	if (!err)
 		return 0;

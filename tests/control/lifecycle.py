@@ -261,6 +261,10 @@ def plugins():
     t = read()
     ok(r.returncode == 0 and t.calls('plugin_leaf') == 1000, 'a plugin found by its bare name') or \
         diag('%d\n%s' % (t.calls('plugin_leaf'), r.stderr))
+    r = record(VICTIM + '-runpath', 'dlopen', os.path.basename(PLUGIN), '500')
+    t = read()
+    ok(r.returncode == 0 and whole(t) and t.calls('plugin_leaf') > 0,
+       "a plugin found by the caller's RUNPATH, a little late") or diag(r.stderr)
 
 
 @test

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -225,6 +226,12 @@ static int do_dlopen(void)
 	lib = dlopen(args[2], RTLD_NOW);
 	plugin = (int (*)(int))(uintptr_t)dlsym(lib, "plugin_work");
 	plugin(500);
+	for (int ms = args[3] ? atoi(args[3]) : 0; ms > 0; ms--) {
+		struct timespec ts = { 0, 1000000 };
+
+		plugin(1);
+		nanosleep(&ts, NULL);
+	}
 	return 0;
 }
 
