@@ -12,6 +12,8 @@ static const struct {
 	int (*run)(int argc, char **argv);
 } commands[] = {
 	{ "record", "run a program and record the calls of its functions", shunt_cmd_record },
+	{ "report", "show the calls and times of each function", shunt_cmd_report },
+	{ "dump", "write a trace in other formats", shunt_cmd_dump },
 	{ "enable", "switch functions of a recorded program on", shunt_cmd_enable },
 	{ "disable", "switch functions of a recorded program off", shunt_cmd_disable },
 	{ "list", "show the functions of a recorded program", shunt_cmd_list },
