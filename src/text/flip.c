@@ -41,13 +41,11 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-enum { TOUCHED = 1, CARRIED = 2 };
-
 struct range {
 	uintptr_t start, end;
 	size_t first, n;   /* edits */
 	uintptr_t copy;	   /* where the new pages are being made */
-	uint8_t *page;	   /* TOUCHED, CARRIED for each */
+	uint8_t *page;	   /* for each: will it differ from the file? */
 	bool via_mem;	   /* the copy cannot be mapped writable */
 };
 
@@ -113,12 +111,40 @@ static int open_text(struct shunt_batch *b, const struct shunt_vma *at)
 
 /* --- which pages -------------------------------------------------------------- */
 
-/* Bit 61 of a pagemap entry: a page of the file; 62: swapped; 63: present. */
-static void mark_carried(struct text *t, struct range *r)
+/*
+ * Pages with sites are copied from the running text: that costs no more than
+ * to ask whether they differ from the file. Returns how many there are.
+ */
+static size_t mark_touched(const struct shunt_batch *b, struct range *r)
+{
+	size_t n = 0;
+
+	for (size_t i = r->first; i < r->first + r->n; i++) {
+		size_t first = (shunt_edit_start(&b->e[i]) - r->start) / SHUNT_PAGE;
+		size_t last = (shunt_edit_end(&b->e[i]) - 1 - r->start) / SHUNT_PAGE;
+
+		if (!b->pending[i])
+			continue;
+		n += !r->page[first];
+		r->page[first] = 1;
+		n += !r->page[last];
+		r->page[last] = 1;
+	}
+	return n;
+}
+
+/*
+ * The pages between: those that are not the file's any more. Bit 61 of a
+ * pagemap entry: a page of the file; 62: swapped; 63: present.
+ */
+static void mark_between(struct text *t, struct range *r)
 {
 	uint64_t e[512];
 	size_t n = pages_of(r);
 
+	if (t->pagemap < 0 && !t->carry_all)
+		t->pagemap = (int)shunt_sys(SYS_openat, AT_FDCWD, "/proc/self/pagemap",
+			O_RDONLY | O_CLOEXEC);
 	for (size_t i = 0; i < n; i += 512) {
 		size_t k = n - i < 512 ? n - i : 512;
 		long got = t->pagemap < 0 || t->carry_all ? -1
@@ -132,18 +158,8 @@ static void mark_carried(struct text *t, struct range *r)
 
 			/* Without a file only the running text has the content. */
 			if (own || (t->fd < 0 && e[j] >> 63))
-				r->page[i + j] |= CARRIED;
+				r->page[i + j] = 1;
 		}
-	}
-}
-
-static void mark_touched(const struct shunt_batch *b, struct range *r)
-{
-	for (size_t i = r->first; i < r->first + r->n; i++) {
-		if (!b->pending[i])
-			continue;
-		r->page[(shunt_edit_start(&b->e[i]) - r->start) / SHUNT_PAGE] |= TOUCHED;
-		r->page[(shunt_edit_end(&b->e[i]) - 1 - r->start) / SHUNT_PAGE] |= TOUCHED;
 	}
 }
 
@@ -200,7 +216,7 @@ static int fill(struct shunt_batch *b, struct text *t, struct range *r)
 	int err = 0;
 
 	for (size_t i = 0; i < n && !err; i++)
-		if (r->page[i] & CARRIED)
+		if (r->page[i])
 			err = put(t, r, r->copy + i * SHUNT_PAGE,
 				(void *)(r->start + i * SHUNT_PAGE), SHUNT_PAGE);
 	for (size_t i = r->first; i < r->first + r->n && !err; i++)
@@ -284,8 +300,8 @@ static int flip_range(struct shunt_batch *b, struct text *t, struct range *r)
 		return -ENOMEM;
 	for (int tries = 0; tries < TRIES; tries++) {
 		memset(r->page, 0, pages_of(r));
-		mark_touched(b, r);
-		mark_carried(t, r);
+		if (mark_touched(b, r) < pages_of(r))
+			mark_between(t, r);
 		err = prepare(b, t, r);
 		if ((err == -EACCES || err == -EPERM) && !r->via_mem) {
 			/* PR_SET_MDWE, SELinux: never writable, then executable. */
@@ -407,7 +423,7 @@ static bool can_flip(struct shunt_batch *b, const struct shunt_vma *v, const str
 /* All edits from i on that lie in the text that i lies in; *end = behind them. */
 static int flip_one_text(struct shunt_batch *b, size_t i, size_t *done)
 {
-	struct text t = {.fd = -1, .mem = -1};
+	struct text t = {.fd = -1, .mem = -1, .pagemap = -1};
 	const struct shunt_edit *e = &b->e[i];
 	struct shunt_vma v, next;
 	size_t end = i;
@@ -434,8 +450,6 @@ static int flip_one_text(struct shunt_batch *b, size_t i, size_t *done)
 	t.fd = of_file ? open_text(b, &v) : -1;
 	/* Without the file, only the running text knows what is in a page. */
 	t.carry_all = t.fd < 0 && v.inode;
-	t.pagemap = (int)shunt_sys(SYS_openat, AT_FDCWD, "/proc/self/pagemap",
-		O_RDONLY | O_CLOEXEC);
 	err = flip_text(b, &t, i, end, done);
 	if (t.fd >= 0)
 		shunt_sys(SYS_close, t.fd);
