@@ -2,8 +2,13 @@
 /* live_out.c - how the live commands print names. See live_out.h. */
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "live_out.h"
+
+/* trace/demangle.cpp; malloced, NULL when it is no C++ name */
+char *shunt_demangle(const char *name);
 
 /* Bytes of the UTF-8 character at s, 0 if there is none. */
 static size_t utf8(const unsigned char *s, size_t len)
@@ -44,5 +49,12 @@ void shunt_live_string(const char *text, size_t len)
 
 void shunt_live_symbol(const char *symbol, size_t len)
 {
-	fwrite(symbol, 1, len, stdout);
+	char *raw = strndup(symbol, len), *name = raw ? shunt_demangle(raw) : NULL;
+
+	if (name)
+		fputs(name, stdout);
+	else
+		fwrite(symbol, 1, len, stdout);
+	free(name);
+	free(raw);
 }

@@ -509,6 +509,13 @@ def switching():
     # the functions are off: only exits of calls that were under way may follow
     ok(0 <= t.total['written'] - st['total']['written'] <= 64 or
        diag('%s %s' % (st['total'], t.total)), 'and stat agrees with the trace')
+    s = Started(VICTIM, 'forkstorm')
+    n = 0
+    while s.p.poll() is None:
+        for verb in ('disable', 'enable'):
+            n += shunt(verb, s.pid, '*').returncode == 0
+    code = s.end()
+    ok(code == 0 and n and whole(read()), '300 forks meanwhile') or diag('%d %s' % (n, s.err))
     s = Started(VICTIM, 'blocked')
     good = all(shunt(verb, s.pid, '*').returncode == 0
                for _ in range(10) for verb in ('disable', 'enable'))

@@ -48,6 +48,7 @@ class Trace:
         self.objects = objects(trace)
         self.entries = collections.Counter()   # (image, pid, name)
         self.exits = collections.Counter()
+        self.words = collections.defaultdict(collections.Counter)
         self.events = 0
         self.order = True
         self.last = {}
@@ -59,6 +60,7 @@ class Trace:
                     break
                 assert len(page) == size, 'a part of a page'
                 self.page(page)
+        self.count()
         self.threads = []
         with open(os.path.join(trace, 'threads')) as f:
             rows = [line.split() for line in f]
@@ -80,16 +82,19 @@ class Trace:
         key = (image, pid, tid, slot)
         self.order &= self.last.get(key, -1) < seq
         self.last[key] = seq
-        for at in range(header, len(page), 8):
-            word, = struct.unpack_from('<Q', page, at)
-            if word & 1:
-                if word & 3 == 3 and (word >> 2) & 0x3f == 4:
-                    continue    # the clock's high half
-                break           # empty, or the end
-            tag = (word & 0xffffffff) >> 1
-            self.events += 1
-            which = self.exits if tag >> 30 & 1 else self.entries
-            which[image, pid, self.name(image, tag & 0xffffff)] += 1
+        # low halves of the words; behind the last event all are odd
+        lows = memoryview(page)[header:].cast('I')[::2].tolist()
+        self.words[image, pid].update(lows)
+
+    def count(self):
+        for (image, pid), words in self.words.items():
+            for word, n in words.items():
+                if word & 1:
+                    continue
+                tag = word >> 1
+                self.events += n
+                which = self.exits if tag >> 30 & 1 else self.entries
+                which[image, pid, self.name(image, tag & 0xffffff)] += n
 
     def calls(self, name, pid=None):
         return sum(n for (_, p, f), n in self.entries.items()

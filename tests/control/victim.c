@@ -308,6 +308,35 @@ static int do_busy(void)
 	return bad;
 }
 
+/* Forks without end while threads run; each child does a little and goes. */
+static int do_forkstorm(void)
+{
+	struct {
+		unsigned long h;
+		long rounds;
+	} r[2];
+	pthread_t t[2];
+	int status, bad = 0;
+
+	for (int i = 0; i < 2; i++)
+		pthread_create(&t[i], NULL, busy, &r[i]);
+	puts("ready");
+	fflush(stdout);
+	for (int i = 0; i < 300; i++) {
+		pid_t pid = fork();
+
+		if (!pid) {
+			work(10);
+			_exit(i & 127);
+		}
+		bad |= waitpid(pid, &status, 0) != pid || status != (i & 127) << 8;
+	}
+	stop = 1;
+	for (int i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+	return bad;
+}
+
 static void *last_thread(void *arg)
 {
 	struct timespec ts = { 0, 50000000 };
@@ -423,6 +452,7 @@ static const struct {
 	{ "daemon", do_daemon }, { "fork", do_fork }, { "vfork", do_vfork },
 	{ "spawn", do_spawn }, { "exec", do_exec }, { "clearenv", do_clearenv },
 	{ "dlopen", do_dlopen }, { "threads", do_threads }, { "busy", do_busy },
+	{ "forkstorm", do_forkstorm },
 	{ "pthread_exit", do_pthread_exit }, { "unshare", do_unshare },
 	{ "backtrace", do_backtrace }, { "sigtrap", do_sigtrap }, { "blocked", do_blocked },
 	{ "env", do_env },
