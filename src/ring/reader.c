@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * reader.c - taking pages out, and what is in them.
+ * reader.c - taking pages out, and the account.
  *
- * A page image is taken apart without trusting it: the trace reader gives us
- * files. A page's state is trusted; whoever can map the pool could write
- * anything anyway.
+ * A page's state is trusted; whoever can map the pool could write anything
+ * anyway.
  */
 #include <errno.h>
 #include <signal.h>
@@ -15,93 +14,6 @@
 #include <unistd.h>
 
 #include "pool.h"
-
-/* --- events ------------------------------------------------------------------- */
-
-SHUNT_API int shunt_ring_events(const void *page, size_t size, struct shunt_ring_cursor *c)
-{
-	struct shunt_ring_page h;
-
-	if (size < sizeof h)
-		return -EINVAL;
-	memcpy(&h, page, sizeof h);
-	if (h.magic != SHUNT_RING_PAGE_MAGIC || h.version != POOL_VERSION || h.header < sizeof h ||
-		h.header % 8 || h.header > size)
-		return -EINVAL;
-	c->at = (const uint64_t *)(const void *)((const char *)page + h.header);
-	c->end = c->at + (size - h.header) / 8;
-	c->hi = h.ts >> 32;
-	return 0;
-}
-
-static int end_of(struct shunt_ring_cursor *c, int r)
-{
-	c->at = c->end;
-	return r;
-}
-
-SHUNT_API int shunt_ring_event_next(struct shunt_ring_cursor *c, struct shunt_ring_event *e)
-{
-	while (c->at < c->end) {
-		uint64_t w = *(const volatile uint64_t *)c->at;
-		unsigned sub = WORD_SUB(w);
-
-		e->ts = c->hi << 32 | w >> 32;
-		if (!(w & 1)) {
-			e->kind = SHUNT_RING_EVENT_SHORT;
-			e->tag = (uint32_t)w >> 1;
-			e->data = NULL;
-			e->len = 0;
-			c->at++;
-			return 1;
-		}
-		if (WORD_KIND(w) == WORD_SPECIAL && sub == SUB_CLOCK) {
-			c->hi = w >> 32;
-			c->at++;
-			continue;
-		}
-		if (WORD_KIND(w) == WORD_SPECIAL && (sub == SUB_EMPTY || sub == SUB_END))
-			return end_of(c, 0);
-		if (WORD_KIND(w) == WORD_SPECIAL && sub != SUB_CLAIMED && sub != SUB_PINNED)
-			return end_of(c, -EINVAL);
-		if (words_of(WORD_LEN(w)) > (size_t)(c->end - c->at))
-			return end_of(c, -EINVAL);
-		e->kind = WORD_KIND(w) == WORD_LONG ? SHUNT_RING_EVENT_LONG : SHUNT_RING_EVENT_TORN;
-		e->tag = WORD_TYPE(w);
-		e->len = WORD_LEN(w);
-		e->data = c->at + 1;
-		c->at += words_of(WORD_LEN(w));
-		return 1;
-	}
-	return 0;
-}
-
-void shunt_ring_count(const struct shunt_ring_page *page, size_t size, uint64_t *events,
-	uint64_t *torn)
-{
-	const uint64_t *p = (const uint64_t *)(const void *)(page + 1);
-	const uint64_t *end = (const uint64_t *)(const void *)((const char *)page + size);
-
-	*events = *torn = 0;
-	while (p < end) {
-		uint64_t w = *(const volatile uint64_t *)p;
-
-		if (!(w & 1)) {
-			++*events;
-			p++;
-		} else if (WORD_KIND(w) == WORD_LONG) {
-			++*events;
-			p += words_of(WORD_LEN(w));
-		} else if (WORD_SUB(w) == SUB_CLOCK) {
-			p++;
-		} else if (WORD_SUB(w) == SUB_CLAIMED || WORD_SUB(w) == SUB_PINNED) {
-			++*torn;
-			p += words_of(WORD_LEN(w));
-		} else {
-			return;
-		}
-	}
-}
 
 /* --- pages --------------------------------------------------------------------- */
 
