@@ -25,7 +25,7 @@ struct shunt_record_change {
 	uint32_t changed; /* sites that were switched */
 	uint32_t refused; /* sites that could not be switched */
 	uint64_t ns;	  /* time the patching took */
-	char reason[160]; /* why sites were refused, "" if none was */
+	char reason[192]; /* why sites were refused, "" if none was */
 };
 
 struct shunt_record_stats {

@@ -251,67 +251,80 @@ static void site_bytes(const struct shunt_tracer_object *o, uint32_t i, enum shu
 
 /* --- new objects ---------------------------------------------------------- */
 
-struct merge {
-	struct shunt_edit *edits;
-	size_t n;
-	bool one_byte; /* threads may stand between the NOPs */
-	struct shunt_text_result res;
-};
-
-static int merge_apply(void *arg)
-{
-	struct merge *m = arg;
-	struct shunt_text_options opts = {0};
-
-	if (m->one_byte && !shunt_text_single_threaded())
-		opts.strategy = SHUNT_TEXT_STOP;
-	return shunt_text_apply(m->edits, m->n, &opts, &m->res);
-}
-
 static bool one_instruction(const struct shunt_func *f)
 {
 	return f->kind == SHUNT_SITE_NOP5 || f->kind == SHUNT_SITE_NOPLONG;
 }
 
-/*
- * Makes one NOP of what a compiler left at each site: five one-byte NOPs, or a
- * call of __fentry__.
- */
-static int merge_sites(struct shunt_tracer_object *o)
+struct merge {
+	struct shunt_tracer_object *o;
+	struct shunt_edit *edits;
+	struct shunt_text_result res;
+	int merged; /* what became of the edits */
+};
+
+/* What makes one NOP of a site, if it is none yet. */
+static bool merge_edit(const struct shunt_func *f, struct shunt_edit *e)
 {
-	struct merge m = {.edits = calloc(o->n, sizeof *m.edits)};
-	int r = 0;
+	bool six = f->kind == SHUNT_SITE_CALL_FENTRY && f->len == 6;
 
-	if (!m.edits)
-		return -ENOMEM;
+	if (one_instruction(f))
+		return false;
+	memset(e, 0, sizeof *e);
+	e->addr = (void *)f->site;
+	e->len = six ? 6 : 5;
+	e->act = SHUNT_TEXT_SKIP;
+	memcpy(e->old, e->addr, e->len);
+	memcpy(e->new_, six ? nop6 : nop5, e->len);
+	return true;
+}
+
+/*
+ * With the loader's lock held, so that the object is there: makes one NOP of
+ * what a compiler left at each site, five one-byte NOPs or a call of
+ * __fentry__, and takes down what a site holds while it is off.
+ */
+static int merge_sites(void *arg)
+{
+	struct merge *m = arg;
+	struct shunt_tracer_object *o = m->o;
+	struct shunt_text_options opts = {0};
+	bool one_byte = false;
+	size_t n = 0;
+
+	if (o->object->gone)
+		return -ENOENT;
+	for (uint32_t i = 0; i < o->n; i++)
+		if (merge_edit(&o->object->funcs[i], &m->edits[n])) {
+			one_byte |= o->object->funcs[i].kind == SHUNT_SITE_NOP1x5;
+			n++;
+		}
+	/* Threads may stand between one-byte NOPs. */
+	if (one_byte && !shunt_text_single_threaded())
+		opts.strategy = SHUNT_TEXT_STOP;
+	m->merged = n ? shunt_text_apply(m->edits, n, &opts, &m->res) : 0;
 	for (uint32_t i = 0; i < o->n; i++) {
-		const struct shunt_func *f = &o->object->funcs[i];
-		struct shunt_edit *e = &m.edits[m.n];
-		bool six = f->kind == SHUNT_SITE_CALL_FENTRY && f->len == 6;
+		bool other = !one_instruction(&o->object->funcs[i]);
 
-		if (one_instruction(f))
-			continue;
-		e->addr = (void *)f->site;
-		e->len = six ? 6 : 5;
-		e->act = SHUNT_TEXT_SKIP;
-		memcpy(e->old, e->addr, e->len);
-		memcpy(e->new_, six ? nop6 : nop5, e->len);
-		m.one_byte |= f->kind == SHUNT_SITE_NOP1x5;
-		m.n++;
+		memcpy(o->funcs[i].nop, (void *)o->object->funcs[i].site, 5);
+		o->funcs[i].merged = !m->merged && other;
+		o->funcs[i].bad = m->merged && other;
 	}
-	if (m.n)
-		r = shunt_objects_while_loaded(merge_apply, &m);
-	if (r)
-		shunt_log(SHUNT_LOG_WARNING, "%s: its sites cannot be made one NOP: %s",
-			o->object->path, m.res.reason);
-	free(m.edits);
-	return r;
+	return 0;
+}
+
+static void object_free(struct shunt_tracer_object *o)
+{
+	free(o->hooks);
+	free(o->funcs);
+	free(o);
 }
 
 static int object_add(struct shunt_object *obj)
 {
 	struct shunt_tracer_object *o = calloc(1, sizeof *o);
-	int merged;
+	struct merge m = {.o = o};
+	int r = -ENOMEM;
 
 	if (!o)
 		return -ENOMEM;
@@ -319,18 +332,17 @@ static int object_add(struct shunt_object *obj)
 	o->n = obj->nfuncs;
 	o->hooks = calloc(o->n, sizeof *o->hooks);
 	o->funcs = calloc(o->n, sizeof *o->funcs);
-	if (!o->hooks || !o->funcs) {
-		free(o->hooks);
-		free(o->funcs);
-		free(o);
-		return -ENOMEM;
+	m.edits = malloc(o->n * sizeof *m.edits);
+	if (o->hooks && o->funcs && m.edits)
+		r = shunt_objects_while_loaded(merge_sites, &m);
+	free(m.edits);
+	if (r) {
+		object_free(o);
+		return r == -ENOENT ? 0 : r; /* unloaded before we came to it */
 	}
-	merged = merge_sites(o);
-	for (uint32_t i = 0; i < o->n; i++) {
-		memcpy(o->funcs[i].nop, (void *)obj->funcs[i].site, 5);
-		o->funcs[i].merged = !merged && !one_instruction(&obj->funcs[i]);
-		o->funcs[i].bad = merged && !one_instruction(&obj->funcs[i]);
-	}
+	if (m.merged)
+		shunt_log(SHUNT_LOG_WARNING, "%s: its sites cannot be made one NOP each: %s",
+			obj->path, m.res.reason);
 	shunt_tracer_totals.memory +=
 		sizeof *o + o->n * (sizeof *o->hooks + sizeof *o->funcs + sizeof *obj->funcs);
 	obj->trace = o;

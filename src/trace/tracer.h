@@ -59,7 +59,7 @@ struct shunt_change {
 	uint32_t switched; /* sites written */
 	uint64_t ns;
 	uintptr_t where; /* the offending address */
-	char reason[160];
+	char reason[192];
 	struct shunt_change *later; /* on the heap, done with this one */
 };
 
