@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -33,6 +34,7 @@
 
 static pthread_t thread;
 static _Atomic bool running, quit;
+static _Atomic pid_t thread_id;
 
 /* ---- answers ---- */
 
@@ -222,6 +224,7 @@ static void *serve(void *arg)
 {
 	uint32_t bell = atomic_load(&shunt_agent.proc->bell);
 
+	atomic_store(&thread_id, (pid_t)syscall(SYS_gettid));
 	prctl(PR_SET_NAME, "shunt", 0, 0, 0);
 	syscall(SYS_close_range, 0u, ~0u, CLOSE_RANGE_UNSHARE);
 	for (;;) {
@@ -278,6 +281,12 @@ void shunt_agent_stop_serving(void)
 	atomic_store(&quit, true);
 	shunt_mail_ring(shunt_agent.proc);
 	pthread_join(thread, NULL);
+	/* joined is not gone: the kernel still has a moment's work with it */
+	for (int i = 0; i < 10000; i++) {
+		if (syscall(SYS_tgkill, getpid(), atomic_load(&thread_id), 0))
+			break;
+		sched_yield();
+	}
 }
 
 void shunt_agent_no_thread(void)
