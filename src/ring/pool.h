@@ -49,6 +49,7 @@ _Static_assert(sizeof(struct pool_slot) == 128, "two lines a thread");
 
 enum {
 	PAGE_FREE,
+	PAGE_TAKEN,   /* its thread prepares it: what is in it means nothing */
 	PAGE_OPEN,    /* its thread writes */
 	PAGE_FULL,    /* for a reader, or to be overwritten */
 	PAGE_READING, /* a reader has it */

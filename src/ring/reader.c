@@ -135,7 +135,9 @@ static int take_over(struct shunt_ring *r, uint32_t slot)
 static void free_unfinished(struct shunt_ring *r)
 {
 	for (uint32_t i = 0; i < r->npages; i++) {
-		if (__atomic_load_n(&r->descs[i].state, __ATOMIC_ACQUIRE) != PAGE_OPEN)
+		uint32_t state = __atomic_load_n(&r->descs[i].state, __ATOMIC_ACQUIRE);
+
+		if (state != PAGE_OPEN && state != PAGE_TAKEN)
 			continue;
 		__atomic_store_n(&r->descs[i].state, PAGE_FREE, __ATOMIC_RELEASE);
 		__atomic_fetch_add(&r->super->free, 1, __ATOMIC_RELEASE);
@@ -207,7 +209,9 @@ SHUNT_API uint64_t shunt_ring_held(struct shunt_ring *r)
 	for (uint32_t i = 0; i < r->npages; i++) {
 		uint64_t events, torn;
 
-		if (__atomic_load_n(&r->descs[i].state, __ATOMIC_ACQUIRE) == PAGE_FREE ||
+		uint32_t state = __atomic_load_n(&r->descs[i].state, __ATOMIC_ACQUIRE);
+
+		if (state == PAGE_FREE || state == PAGE_TAKEN ||
 			page_at(r, i)->magic != SHUNT_RING_PAGE_MAGIC)
 			continue;
 		shunt_ring_count(page_at(r, i), r->page_size, &events, &torn);

@@ -442,7 +442,7 @@ static bool take_free(struct shunt_ring *r, uint32_t i)
 	uint32_t free = PAGE_FREE;
 
 	if (__atomic_load_n(&r->descs[i].state, __ATOMIC_RELAXED) != PAGE_FREE ||
-		!__atomic_compare_exchange_n(&r->descs[i].state, &free, PAGE_OPEN, false,
+		!__atomic_compare_exchange_n(&r->descs[i].state, &free, PAGE_TAKEN, false,
 			__ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
 		return false;
 	__atomic_fetch_sub(&r->super->free, 1, __ATOMIC_RELAXED);
@@ -455,7 +455,7 @@ static bool take_full(struct shunt_ring *r, uint32_t i)
 	uint32_t full = PAGE_FULL;
 
 	if (__atomic_load_n(&r->descs[i].state, __ATOMIC_RELAXED) != PAGE_FULL ||
-		!__atomic_compare_exchange_n(&r->descs[i].state, &full, PAGE_OPEN, false,
+		!__atomic_compare_exchange_n(&r->descs[i].state, &full, PAGE_TAKEN, false,
 			__ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
 		return false;
 	shunt_ring_count(page_at(r, i), r->page_size, &events, &torn);
@@ -486,8 +486,6 @@ static void page_begin(struct shunt_ring *r, struct shunt_ring_writer *w, uint32
 	struct shunt_ring_page *p = page_at(r, i);
 	struct pool_slot *s = w->slot;
 
-	/* A reader that looks at an OPEN page after a crash checks the magic. */
-	*(volatile uint32_t *)&p->magic = 0;
 	fill64(page_words(r, i), WORD_EMPTY(instance),
 		(r->page_size - sizeof *p) / sizeof(uint64_t) - 1);
 	*page_last(r, i) = WORD_END;
@@ -504,7 +502,9 @@ static void page_begin(struct shunt_ring *r, struct shunt_ring_writer *w, uint32
 	p->written = s->a.written;
 	r->descs[i].slot = w->index;
 	r->descs[i].instance = instance;
-	__atomic_store_n(&p->magic, SHUNT_RING_PAGE_MAGIC, __ATOMIC_RELEASE);
+	p->magic = SHUNT_RING_PAGE_MAGIC;
+	/* Only now has the page a meaning, should we die. */
+	__atomic_store_n(&r->descs[i].state, PAGE_OPEN, __ATOMIC_RELEASE);
 }
 
 /* A new current page, unless a handler has found one first. False: none to be had. */
