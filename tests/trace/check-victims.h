@@ -38,7 +38,7 @@ static void cv_body(int me)
 static int cv_coroutines(void)
 {
 	cv_turns = 0;
-	for (int i = 0; i < 2; i++) {
+	for (volatile int i = 0; i < 2; i++) {
 		getcontext(&cv_co[i]);
 		cv_co[i].uc_stack.ss_sp = cv_stack[i];
 		cv_co[i].uc_stack.ss_size = sizeof cv_stack[i];
