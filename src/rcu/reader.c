@@ -99,7 +99,7 @@ static struct shunt_reader *grow(int32_t tid)
 	size_t size = 16384, n = size / sizeof(struct shunt_reader);
 	struct shunt_reader *block =
 		(void *)syscall(SYS_mmap, NULL, size, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			MAP_PRIVATE | MAP_ANONYMOUS, -1L, 0L);
 	struct shunt_reader *head;
 
 	if (block == MAP_FAILED)

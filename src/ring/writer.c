@@ -164,7 +164,7 @@ static struct block *block_grow(int32_t tid)
 {
 	size_t size = 16384, n = size / sizeof(struct block);
 	struct block *b = (void *)syscall(SYS_mmap, NULL, size, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		MAP_PRIVATE | MAP_ANONYMOUS, -1L, 0L);
 	struct block *head;
 
 	if (b == MAP_FAILED)

@@ -111,7 +111,7 @@ static bool signal_between(uintptr_t lo, uintptr_t hi)
 		size_t n = hi - lo < sizeof words ? hi - lo : sizeof words;
 		struct iovec to = {words, n}, from = {(void *)lo, n};
 
-		if (syscall(SYS_process_vm_readv, syscall(SYS_getpid), &to, 1, &from, 1, 0) !=
+		if (syscall(SYS_process_vm_readv, syscall(SYS_getpid), &to, 1L, &from, 1L, 0L) !=
 			(long)n)
 			return false;
 		for (size_t i = 0; i < n / sizeof *words; i++)
