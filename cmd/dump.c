@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -18,7 +19,7 @@ static int usage(const char *what, const char *arg)
 {
 	fprintf(stderr,
 		"shunt dump: %s%s%s: shunt dump --text | --raw | --ctf OUT | --chrome OUT.json | "
-		"--flame OUT.svg [DIR]\n",
+		"--flame OUT.svg [--from SECONDS] [--to SECONDS] [DIR]\n",
 		what, arg ? " " : "", arg ? arg : "");
 	return 2;
 }
@@ -26,12 +27,23 @@ static int usage(const char *what, const char *arg)
 struct wish {
 	char format;
 	const char *out;
+	double from, to;
 };
+
+static int seconds(const char *text, double *s)
+{
+	char *end;
+
+	*s = strtod(text, &end);
+	return *end || end == text || !(*s >= 0 && *s < 1e9) ? usage("not a time in seconds:", text)
+							     : 0;
+}
 
 static int options(struct wish *w, int argc, char **argv)
 {
 	static const struct option opts[] = {{"text", 0, NULL, 't'}, {"raw", 0, NULL, 'r'},
 		{"ctf", 1, NULL, 'c'}, {"chrome", 1, NULL, 'j'}, {"flame", 1, NULL, 'f'},
+		{"from", 1, NULL, 'b'}, {"to", 1, NULL, 'e'},
 		{NULL, 0, NULL, 0}};
 	int c;
 
@@ -40,6 +52,13 @@ static int options(struct wish *w, int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "", opts, NULL)) != -1) {
 		if (c == '?')
 			return usage("no such option, or it wants a value:", argv[optind - 1]);
+		if (c == 'b' || c == 'e') {
+			int r = seconds(optarg, c == 'b' ? &w->from : &w->to);
+
+			if (r)
+				return r;
+			continue;
+		}
 		if (w->format)
 			return usage("one format at a time", NULL);
 		w->format = (char)c;
@@ -82,6 +101,8 @@ int shunt_cmd_dump(int argc, char **argv)
 			dir, strerror(-r));
 		return 1;
 	}
+	t.from_ns = (uint64_t)(w.from * 1e9);
+	t.to_ns = (uint64_t)(w.to * 1e9);
 	r = write_out(&t, &w);
 	if (r == -EEXIST)
 		fprintf(stderr, "shunt dump: %s exists: remove it, or name another\n", w.out);

@@ -605,6 +605,16 @@ static bool next_page(struct trace_reader *r)
 	return false;
 }
 
+static bool wanted(const struct trace *t, uint64_t ts)
+{
+	uint64_t ns;
+
+	if (!t->from_ns && !t->to_ns)
+		return true;
+	ns = trace_ns(t, ts);
+	return ns >= t->from_ns && (!t->to_ns || ns < t->to_ns);
+}
+
 int trace_reader_next(struct trace_reader *r, struct trace_event *e)
 {
 	struct shunt_ring_event ev;
@@ -625,7 +635,7 @@ int trace_reader_next(struct trace_reader *r, struct trace_event *e)
 			continue;
 		}
 		r->torn += ev.kind == SHUNT_RING_EVENT_TORN;
-		if (ev.kind != SHUNT_RING_EVENT_SHORT)
+		if (ev.kind != SHUNT_RING_EVENT_SHORT || !wanted(r->t, ev.ts))
 			continue;
 		e->ts = ev.ts;
 		e->id = ev.tag & 0xffffff;

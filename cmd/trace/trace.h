@@ -81,6 +81,9 @@ struct trace {
 	struct trace_stream *streams;
 	size_t nstreams;
 
+	/* Only events of [from, to), ns since the start; to 0: no end. */
+	uint64_t from_ns, to_ns;
+
 	uint64_t warnings;
 	void (*warn)(const char *line);
 	/* the data file: a descriptor, or memory */

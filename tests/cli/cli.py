@@ -15,7 +15,7 @@ import sys
 import tempfile
 import xml.dom.minidom
 
-SHUNT = sys.argv[1]
+SHUNT = os.path.abspath(sys.argv[1])
 UPDATE = '--update' in sys.argv
 HERE = os.path.dirname(os.path.abspath(__file__))
 count = failed = 0
@@ -172,6 +172,9 @@ def main():
        'the flame graph is XML with hover text')
     golden('flame.svg', svg)
 
+    r = shunt('dump', '--raw', '--from', '0.000001100', '--to', '0.000005', plain)
+    ok(len(r.stdout.splitlines()) == 6, '--from and --to cut a part out') or diag(r.stdout)
+
     # Activations that do not return: longjmp, exceptions, coroutines, recursion.
     left = trace('left', page(0, [
         word(10, 0, slot=1), word(20, 5, slot=2), word(30, 2, slot=3), word(40, 2, slot=4),
@@ -237,7 +240,8 @@ def main():
     # Wrong use.
     for args in (['report', '--sort', 'colour'], ['report', '--limit', 'x'], ['report', 'a', 'b'],
                  ['report', '--nonsense'], ['dump'], ['dump', '--text', '--raw'], ['dump', '--ctf'],
-                 ['dump', '--text', 'a', 'b'], ['nonsense'], []):
+                 ['dump', '--text', 'a', 'b'],
+                 ['dump', '--text', '--from', 'x'], ['nonsense'], []):
         r = shunt(*args)
         ok(r.returncode == 2 and len(r.stderr.splitlines()) <= 2 and 'shunt' in r.stderr,
            'wrong use: shunt %s' % ' '.join(args)) or diag(r.stderr)
