@@ -30,7 +30,8 @@
  * How it works, and why it needs neither lock nor fence: docs/ring.md.
  *
  * Caveats. A signal handler that interrupts shunt_ring_write() and leaves by
- * longjmp costs a page until its thread ends (short events cost nothing).
+ * longjmp costs a page until its thread ends (short events cost nothing), and
+ * such a handler may come between an event and its count.
  * Threads that share a thread-local area (a raw clone without CLONE_SETTLS)
  * must not write. At most SHUNT_RING_MAX rings are open in a process.
  */

@@ -89,6 +89,11 @@ static inline uint32_t words_of(uint32_t len)
 	return 1 + (len + 7) / 8;
 }
 
+struct pool_full {
+	uint64_t instance;
+	uint32_t index;
+};
+
 struct shunt_ring {
 	struct pool_super *super;
 	struct pool_slot *slots;
@@ -98,7 +103,7 @@ struct shunt_ring {
 	uint32_t mode, clock;
 	uint32_t tag;
 	int id;		  /* its place in the threads' tables of writers */
-	uint32_t *batch;  /* a reader's list of full pages */
+	struct pool_full *batch; /* a reader's list of full pages */
 	uint32_t nbatch, batch_at;
 };
 

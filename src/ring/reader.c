@@ -17,14 +17,9 @@
 
 /* --- pages --------------------------------------------------------------------- */
 
-struct sortable {
-	uint64_t instance;
-	uint32_t index;
-};
-
 static int by_instance(const void *a, const void *b)
 {
-	const struct sortable *x = a, *y = b;
+	const struct pool_full *x = a, *y = b;
 
 	return x->instance < y->instance ? -1 : x->instance > y->instance;
 }
@@ -37,7 +32,7 @@ static int by_instance(const void *a, const void *b)
  */
 static int gather(struct shunt_ring *r)
 {
-	struct sortable *s;
+	struct pool_full *s;
 	uint64_t last = 0;
 	bool any = false;
 
@@ -58,13 +53,16 @@ static int gather(struct shunt_ring *r)
 		free(s);
 		return -ENOMEM;
 	}
-	for (uint32_t i = 0; i < r->npages; i++)
+	for (uint32_t i = 0; i < r->npages; i++) {
+		/* Once: in overwrite mode it may be another by the next look. */
+		uint64_t instance = __atomic_load_n(&r->descs[i].instance, __ATOMIC_ACQUIRE);
+
 		if (__atomic_load_n(&r->descs[i].state, __ATOMIC_ACQUIRE) == PAGE_FULL &&
-			r->descs[i].instance <= last)
-			s[r->nbatch++] = (struct sortable){r->descs[i].instance, i};
+			instance <= last)
+			s[r->nbatch++] = (struct pool_full){instance, i};
+	}
 	qsort(s, r->nbatch, sizeof *s, by_instance);
-	for (uint32_t i = 0; i < r->nbatch; i++)
-		r->batch[i] = s[i].index;
+	memcpy(r->batch, s, r->nbatch * sizeof *s);
 	free(s);
 	return 0;
 }
@@ -73,6 +71,7 @@ SHUNT_API int shunt_ring_page_next(struct shunt_ring *r, struct shunt_ring_page_
 {
 	for (;;) {
 		uint32_t full = PAGE_FULL, i;
+		struct pool_full f;
 
 		if (r->batch_at == r->nbatch) {
 			int e = gather(r);
@@ -80,11 +79,17 @@ SHUNT_API int shunt_ring_page_next(struct shunt_ring *r, struct shunt_ring_page_
 			if (e)
 				return e;
 		}
-		i = r->batch[r->batch_at++];
-		/* In overwrite mode a writer may have been faster. */
+		f = r->batch[r->batch_at++];
+		i = f.index;
+		/* In overwrite mode a writer may have been faster ... */
 		if (!__atomic_compare_exchange_n(&r->descs[i].state, &full, PAGE_READING, false,
 			    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
 			continue;
+		/* ... and have filled it again: its turn comes later. */
+		if (r->descs[i].instance != f.instance) {
+			__atomic_store_n(&r->descs[i].state, PAGE_FULL, __ATOMIC_RELEASE);
+			continue;
+		}
 		ref->page = page_at(r, i);
 		ref->index = i;
 		return 0;

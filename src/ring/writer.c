@@ -21,6 +21,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -109,6 +110,9 @@ static int32_t blocks_process; /* whose they are */
 static pthread_key_t exit_key;
 static int exit_key_made;
 
+/* Frames further apart are taken to be on different stacks. */
+#define STACK_REACH (1u << 20)
+
 static int32_t gettid_(void)
 {
 	return (int32_t)syscall(SYS_gettid);
@@ -139,6 +143,7 @@ static void block_reset(struct block *b, int32_t tid)
 		b->w[i].slot = NULL;
 		b->w[i].hi = SHUNT_WRITER_IDLE;
 		b->w[i].tid = 0;
+		b->w[i].preparing = 0;
 	}
 	b->tid = tid;
 }
@@ -449,17 +454,26 @@ static bool take_free(struct shunt_ring *r, uint32_t i)
 	return true;
 }
 
+/*
+ * Counted before it is taken, so that the count is added right behind the
+ * taking: a handler that leaves by longjmp has two instructions to get in between.
+ */
 static bool take_full(struct shunt_ring *r, uint32_t i)
 {
-	uint64_t events, torn;
+	struct pool_desc *d = &r->descs[i];
+	uint64_t events, torn, instance;
 	uint32_t full = PAGE_FULL;
 
-	if (__atomic_load_n(&r->descs[i].state, __ATOMIC_RELAXED) != PAGE_FULL ||
-		!__atomic_compare_exchange_n(&r->descs[i].state, &full, PAGE_TAKEN, false,
-			__ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+	if (__atomic_load_n(&d->state, __ATOMIC_ACQUIRE) != PAGE_FULL)
 		return false;
+	instance = __atomic_load_n(&d->instance, __ATOMIC_RELAXED);
 	shunt_ring_count(page_at(r, i), r->page_size, &events, &torn);
-	__atomic_fetch_add(&r->slots[r->descs[i].slot].a.overwritten, events, __ATOMIC_RELAXED);
+	if (!__atomic_compare_exchange_n(&d->state, &full, PAGE_TAKEN, false, __ATOMIC_SEQ_CST,
+		    __ATOMIC_RELAXED))
+		return false;
+	if (d->instance != instance) /* it was taken, filled and full again */
+		shunt_ring_count(page_at(r, i), r->page_size, &events, &torn);
+	__atomic_fetch_add(&r->slots[d->slot].a.overwritten, events, __ATOMIC_RELAXED);
 	return true;
 }
 
@@ -507,17 +521,53 @@ static void page_begin(struct shunt_ring *r, struct shunt_ring_writer *w, uint32
 	__atomic_store_n(&r->descs[i].state, PAGE_OPEN, __ATOMIC_RELEASE);
 }
 
-/* A new current page, unless a handler has found one first. False: none to be had. */
-static bool page_new(struct shunt_ring *r, struct shunt_ring_writer *w)
+static bool on_altstack(uintptr_t sp)
 {
-	uint64_t instance;
-	uint32_t page = take(r, &instance);
+	stack_t ss;
+	int saved = errno;
+	bool on = !syscall(SYS_sigaltstack, NULL, &ss) && !(ss.ss_flags & SS_DISABLE) &&
+		  sp - (uintptr_t)ss.ss_sp < ss.ss_size;
 
+	errno = saved;
+	return on;
+}
+
+/*
+ * Whoever was preparing a page may have been interrupted by a handler that left
+ * by longjmp. Then its frame is gone: we stand above it on the same stack. A
+ * handler that has interrupted it stands below, or on the alternate stack.
+ */
+static void reclaim(struct shunt_ring *r, struct shunt_ring_writer *w, uintptr_t sp)
+{
+	uint32_t page = w->preparing;
+
+	if (sp < w->preparing_at || sp - w->preparing_at > STACK_REACH || on_altstack(sp))
+		return;
+	w->preparing = 0;
+	if (r->descs[page - 1].state == PAGE_TAKEN)
+		give_back(r, page - 1);
+}
+
+/* A new current page, unless a handler has found one first. False: none to be had. */
+static __attribute__((noinline)) bool page_new(struct shunt_ring *r, struct shunt_ring_writer *w)
+{
+	uintptr_t sp = (uintptr_t)__builtin_frame_address(0), outer_at = w->preparing_at;
+	uint64_t instance;
+	uint32_t page, outer;
+
+	if (w->preparing)
+		reclaim(r, w, sp);
+	outer = w->preparing;
+	page = take(r, &instance);
 	if (!page)
 		return __atomic_load_n(&w->slot->current, __ATOMIC_RELAXED) != 0;
+	*(volatile uintptr_t *)&w->preparing_at = sp;
+	*(volatile uint32_t *)&w->preparing = page;
 	page_begin(r, w, page - 1, instance);
 	if (!local_cmpxchg32(&w->slot->current, 0, page))
 		give_back(r, page - 1);
+	*(volatile uint32_t *)&w->preparing = outer;
+	*(volatile uintptr_t *)&w->preparing_at = outer_at;
 	return true;
 }
 
@@ -731,6 +781,7 @@ void shunt_ring_writer_end(struct shunt_ring *r, struct shunt_ring_writer *w)
 	while ((current = current_page(r, w, &empty)))
 		page_close(r, w, current, empty);
 	w->empty = 0;
+	w->preparing = 0;
 	w->slot = NULL;
 	__atomic_store_n(&s->state, SLOT_ENDED, __ATOMIC_RELEASE);
 }

@@ -27,6 +27,10 @@ struct shunt_ring_writer {
 	struct pool_slot *slot;
 	uint32_t index; /* of the slot */
 	int32_t tid;	/* owner */
+	/* The page, index + 1, that the thread is making ready, and where on its
+	 * stack it does so. */
+	uint32_t preparing;
+	uintptr_t preparing_at;
 };
 
 /* No clock's high half: sends every event to the slow path. */
