@@ -71,7 +71,7 @@ struct in_hand {
 	bool written;
 };
 
-static size_t find_in_hand(const struct shunt_ring *ring, struct in_hand **hands)
+static size_t find_in_hand(struct shunt_ring *ring, struct in_hand **hands)
 {
 	size_t n = 0;
 
@@ -79,6 +79,8 @@ static size_t find_in_hand(const struct shunt_ring *ring, struct in_hand **hands
 	for (uint32_t i = 0; *hands && i < ring->npages; i++)
 		if (ring->descs[i].state == PAGE_READING)
 			(*hands)[n++] = (struct in_hand){ i, ring->descs[i].instance, false };
+		else if (ring->descs[i].state == PAGE_READ)
+			shunt_ring_page_free(ring, i);
 	return n;
 }
 

@@ -53,6 +53,8 @@ enum {
 	PAGE_OPEN,    /* its thread writes */
 	PAGE_FULL,    /* for a reader, or to be overwritten */
 	PAGE_READING, /* a reader has it */
+	PAGE_READ,    /* and has done with it: what its slot's `read` becomes is in
+		       * the header's `discarded`, should the reader die now */
 	PAGE_PINNED,  /* full, with long events that their writer will finish;
 		       * how many is in the upper bits */
 };
@@ -123,6 +125,9 @@ void shunt_ring_writers_init(void);
 void shunt_ring_writer_end(struct shunt_ring *r, struct shunt_ring_writer *w);
 /* The same for the ring with this id, if it is open. */
 void shunt_ring_leave(int id, struct shunt_ring_writer *w);
+
+/* The second half of giving a page back: may be done again. */
+void shunt_ring_page_free(struct shunt_ring *r, uint32_t page);
 
 /* Hands an OPEN page over, sealed; for its own thread, or when that is gone. */
 void shunt_ring_seal(struct shunt_ring *r, uint32_t page);

@@ -96,16 +96,26 @@ SHUNT_API int shunt_ring_page_next(struct shunt_ring *r, struct shunt_ring_page_
 	}
 }
 
+void shunt_ring_page_free(struct shunt_ring *r, uint32_t i)
+{
+	struct pool_slot *s = &r->slots[r->descs[i].slot % r->nslots];
+
+	/* Only a reader writes it, and there is one. */
+	__atomic_store_n(&s->a.read, page_at(r, i)->discarded, __ATOMIC_RELAXED);
+	__atomic_store_n(&r->descs[i].state, PAGE_FREE, __ATOMIC_RELEASE);
+	__atomic_fetch_add(&r->super->free, 1, __ATOMIC_RELEASE);
+}
+
 SHUNT_API void shunt_ring_page_release(struct shunt_ring *r, struct shunt_ring_page_ref *ref)
 {
 	struct pool_slot *s = &r->slots[r->descs[ref->index].slot % r->nslots];
 	uint64_t events, torn;
 
 	shunt_ring_count(ref->page, r->page_size, &events, &torn);
-	__atomic_fetch_add(&s->a.read, events, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&s->a.torn, torn, __ATOMIC_RELAXED);
-	__atomic_store_n(&r->descs[ref->index].state, PAGE_FREE, __ATOMIC_RELEASE);
-	__atomic_fetch_add(&r->super->free, 1, __ATOMIC_RELEASE);
+	page_at(r, ref->index)->discarded = s->a.read + events;
+	__atomic_store_n(&r->descs[ref->index].state, PAGE_READ, __ATOMIC_RELEASE);
+	shunt_ring_page_free(r, ref->index);
 	ref->page = NULL;
 }
 
