@@ -78,6 +78,9 @@ SHUNT_API int shunt_ring_page_next(struct shunt_ring *r, struct shunt_ring_page_
 
 			if (e)
 				return e;
+			/* All that the first look saw may have been overwritten. */
+			if (!r->nbatch)
+				return -EAGAIN;
 		}
 		f = r->batch[r->batch_at++];
 		i = f.index;

@@ -334,7 +334,7 @@ static uint64_t *page_last(const struct shunt_ring *r, uint32_t i)
 }
 
 /* The first word at or after `p` that is not part of an event. */
-static uint64_t *first_free(uint64_t *p, const uint64_t *last)
+static uint64_t *first_free(uint64_t *p, uint64_t *last)
 {
 	while (p < last) {
 		uint64_t w = *(volatile uint64_t *)p;
@@ -354,7 +354,8 @@ static uint64_t *first_free(uint64_t *p, const uint64_t *last)
 		else
 			break; /* EMPTY or END */
 	}
-	return p;
+	/* A page that is not ours any more may say anything: never beyond its end. */
+	return p < last ? p : last;
 }
 
 /*
