@@ -11,6 +11,7 @@
 #include "format.h"
 
 #define NODES_MAX (1u << 20)
+#define BUCKETS	  (1u << 16)
 #define DEPTH_MAX 400
 #define WIDTH	  1200.0
 #define ROW	  17
@@ -20,6 +21,7 @@ struct node {
 	const char *name;
 	uint64_t ns, calls;
 	uint32_t parent, child, sibling;
+	uint32_t chain; /* next in its bucket */
 };
 
 struct flame {
@@ -31,15 +33,23 @@ struct flame {
 	uint32_t path[DEPTH_MAX + 1];
 	unsigned depth_max;
 	FILE *out;
-	uint32_t *order;
+	uint32_t *bucket; /* by parent and name: a function may call thousands */
 };
+
+static uint32_t hash(uint32_t h, const char *name)
+{
+	for (; *name; name++)
+		h = (h ^ (unsigned char)*name) * 16777619u;
+	return h;
+}
 
 static uint32_t child_of(struct flame *f, uint32_t parent, const char *name)
 {
-	uint32_t i;
+	uint32_t h = hash(2166136261u ^ parent, name);
+	uint32_t i, *bucket = &f->bucket[(h ^ h >> 16) % BUCKETS];
 
-	for (i = f->nodes[parent].child; i; i = f->nodes[i].sibling)
-		if (f->nodes[i].name == name || !strcmp(f->nodes[i].name, name))
+	for (i = *bucket; i; i = f->nodes[i].chain)
+		if (f->nodes[i].parent == parent && !strcmp(f->nodes[i].name, name))
 			return i;
 	if (f->n == NODES_MAX)
 		return parent;
@@ -53,8 +63,9 @@ static uint32_t child_of(struct flame *f, uint32_t parent, const char *name)
 	}
 	i = f->n++;
 	f->nodes[i] = (struct node){.name = name, .parent = parent,
-		.sibling = f->nodes[parent].child};
+		.sibling = f->nodes[parent].child, .chain = *bucket};
 	f->nodes[parent].child = i;
+	*bucket = i;
 	return i;
 }
 
@@ -122,10 +133,8 @@ static void xml(FILE *out, const char *s, size_t n)
 
 static unsigned colour(const char *name)
 {
-	unsigned h = 2166136261u;
+	uint32_t h = hash(2166136261u, name);
 
-	for (; *name; name++)
-		h = (h ^ (unsigned char)*name) * 16777619u;
 	return (205 + h % 50) << 16 | (80 + h / 64 % 120) << 8 | (30 + h / 4096 % 40);
 }
 
@@ -211,7 +220,8 @@ int shunt_format_flame(struct trace *t, const char *path)
 	int r = names_init(&f.names, t);
 
 	f.nodes = calloc(f.room, sizeof *f.nodes);
-	if (!f.nodes)
+	f.bucket = calloc(BUCKETS, sizeof *f.bucket);
+	if (!f.nodes || !f.bucket)
 		r = -ENOMEM;
 	for (size_t i = 0; i < t->nstreams && !r; i++) {
 		f.s = &t->streams[i];
@@ -231,6 +241,7 @@ int shunt_format_flame(struct trace *t, const char *path)
 			r = -errno;
 	}
 	free(f.nodes);
+	free(f.bucket);
 	names_free(&f.names);
 	return r;
 }
