@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * ctf.c - Common Trace Format 1.8, as babeltrace2 and Trace Compass read it: a
- * stream file for each thread, a packet for each page of the ring. Events are
- * named as LTTng-UST's function tracing, for which Trace Compass draws flame
- * charts.
+ * stream file for each thread, in packets of up to 256 KiB. Events are named as
+ * LTTng-UST's function tracing, for which Trace Compass draws flame charts.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -101,6 +100,25 @@ static void event(struct ctf *c, const struct trace_event *e)
 		packet_end(c);
 }
 
+/* A thread's losses only grow: readers take a smaller number for an overflow. */
+static void lost(struct ctf *c, uint64_t discarded)
+{
+	if (discarded > c->discarded)
+		c->discarded = discarded;
+}
+
+/* What it lost after its last page was begun is only in the account. */
+static void lost_at_end(struct ctf *c)
+{
+	for (size_t i = 0; i < c->t->nthreads; i++) {
+		const struct trace_thread *th = &c->t->threads[i];
+
+		if (th->slot == c->s->slot && th->image == c->s->image &&
+			th->pid == c->s->pid && th->tid == c->s->tid)
+			lost(c, th->account.discarded);
+	}
+}
+
 static int stream(struct ctf *c, size_t k)
 {
 	struct trace_reader in;
@@ -117,11 +135,13 @@ static int stream(struct ctf *c, size_t k)
 	c->n = 0;
 	c->end = 0;
 	c->packets = 0;
+	c->discarded = 0;
 	put(c, (char[HEAD]){0}, HEAD);
-	while (trace_reader_next(&in, &e) == 1)
+	while (trace_reader_next(&in, &e) == 1) {
+		lost(c, c->t->pages[c->s->first + in.page - 1].discarded);
 		event(c, &e);
-	if (c->s->n)
-		c->discarded = c->t->pages[c->s->first + c->s->n - 1].discarded;
+	}
+	lost_at_end(c);
 	packet_end(c);
 	trace_reader_end(&in);
 	if (ferror(c->out))

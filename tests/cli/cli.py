@@ -203,6 +203,18 @@ def main():
     f = events_of(clock)['functions'][0]
     ok(f['calls'] == 2 and f['max_ns'] == 32, 'times are right over a change of the high half')
 
+    # Losses are a thread's own: none are carried over to the next stream file.
+    lossy = trace('lossy', b''.join(
+        page(s, calls(1000 + s * 5000, 3) * 19, tid=7, discarded=10 * s) for s in range(100)) +
+        b''.join(page(s, calls(1000 + s * 5000, 3) * 19, slot=1, tid=8) for s in range(100)),
+        threads='heading\n0 1 5 7 a 0 1000 0 0 0\n1 1 5 8 b 0 0 0 0 0\ntotal 0 1000 0 0 0\n')
+    b = ctf_check(lossy, 'lossy')
+    if b:
+        lost = [int(l.split('discarded ')[1].split()[0]) for l in b.stderr.splitlines()
+                if 'Tracer discarded' in l]
+        ok('thread_5_8' not in b.stderr and 0 < sum(lost) <= 1000,
+           'CTF: each thread has its own losses') or diag(b.stderr)
+
     # Two images of one program add up; ids resolve in their own image.
     two = trace('two', page(0, calls(1000, 2)) + page(0, calls(1000, 2), image=2, pid=6, tid=9))
     open('two/objects/2-0', 'w').write(objects(2, ['other', 'main']))
