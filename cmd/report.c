@@ -372,6 +372,16 @@ static int usage(const char *what, const char *arg)
 	return 2;
 }
 
+static bool is_key(const char *word)
+{
+	static const char *const keys[] = {"total", "self", "calls", "p50", "p99", "max", "name"};
+
+	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+		if (!strcmp(word, keys[i]))
+			return true;
+	return false;
+}
+
 static int options(struct report *r, int argc, char **argv)
 {
 	static const struct option opts[] = {{"sort", 1, NULL, 's'}, {"filter", 1, NULL, 'f'},
@@ -386,7 +396,7 @@ static int options(struct report *r, int argc, char **argv)
 		switch (c) {
 		case 's':
 			r->sort = optarg;
-			if (!strstr(" total self calls p50 p99 max name ", optarg))
+			if (!is_key(optarg))
 				return usage("cannot sort by", optarg);
 			break;
 		case 'f':
@@ -394,7 +404,7 @@ static int options(struct report *r, int argc, char **argv)
 			break;
 		case 'n':
 			r->limit = strtoul(optarg, &end, 10);
-			if (*end || end == optarg)
+			if (*end || end == optarg || *optarg == '-')
 				return usage("not a number:", optarg);
 			break;
 		case 'j':

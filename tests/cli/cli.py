@@ -250,7 +250,7 @@ def main():
     ok(r.returncode == 1 and "'shunt record'" in r.stderr, 'no such directory: the way out is named')
 
     # Wrong use.
-    for args in (['report', '--sort', 'colour'], ['report', '--limit', 'x'], ['report', 'a', 'b'],
+    for args in (['report', '--sort', 'colour'], ['report', '--sort', 'x'], ['report', '--limit', '-1'], ['report', '--limit', 'x'], ['report', 'a', 'b'],
                  ['report', '--nonsense'], ['dump'], ['dump', '--text', '--raw'], ['dump', '--ctf'],
                  ['dump', '--text', 'a', 'b'],
                  ['dump', '--text', '--from', 'x'], ['nonsense'], []):
