@@ -43,7 +43,7 @@ static int by_value(const void *a, const void *b)
 
 static struct shunt_ring *make(enum shunt_ring_clock clock, char *path, size_t size)
 {
-	struct shunt_ring_options o = {.size = 256 << 10, .mode = SHUNT_RING_OVERWRITE,
+	struct shunt_ring_options o = {.size = 256 << 10, .page_size = 16384, .mode = SHUNT_RING_OVERWRITE,
 		.clock = clock};
 	struct shunt_ring *r;
 
@@ -73,6 +73,7 @@ int main(void)
 	printf("ring.write_16_stamped %.2f ns\n", with);
 	printf("ring.write_16_stamped_by_clock_read %.2f ratio\n", with / clock);
 	printf("ring.write_16_unstamped %.2f ns\n", without);
+	printf("ring.write_13_unstamped %.2f ns\n", MEDIAN(shunt_ring_write(bare, 1, data, 13)));
 	printf("ring.put_stamped %.2f ns\n", MEDIAN(shunt_ring_put(stamped, 1)));
 	printf("ring.put_unstamped %.2f ns\n", MEDIAN(shunt_ring_put(bare, 1)));
 	shunt_ring_close(stamped);

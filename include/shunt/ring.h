@@ -89,7 +89,8 @@ struct shunt_ring_info {
 /* Begins each page, in memory and on disk. Little endian. */
 struct shunt_ring_page {
 	uint32_t magic; /* SHUNT_RING_PAGE_MAGIC */
-	uint16_t version;
+	uint8_t version;
+	uint8_t flags;	 /* SHUNT_RING_PAGE_* */
 	uint16_t header; /* its size: where the events begin */
 	uint32_t slot;	 /* the writing thread's place in the table */
 	uint32_t tag;	 /* what the writer's shunt_ring_open() was given */
@@ -101,6 +102,8 @@ struct shunt_ring_page {
 	uint64_t written;   /* the same */
 };
 #define SHUNT_RING_PAGE_MAGIC 0x47504853u /* "SHPG" */
+#define SHUNT_RING_PAGE_LONG	 1u /* it may hold long events */
+#define SHUNT_RING_PAGE_CLOSED 2u /* its writer has left it; with LONG only */
 
 /*
  * Makes the file (mode 0600) and opens it for writing. All its memory is

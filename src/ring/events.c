@@ -52,7 +52,7 @@ SHUNT_API int shunt_ring_event_next(struct shunt_ring_cursor *c, struct shunt_ri
 		}
 		if (WORD_KIND(w) == WORD_SPECIAL && (sub == SUB_EMPTY || sub == SUB_END))
 			return end_of(c, 0);
-		if (WORD_KIND(w) == WORD_SPECIAL && sub != SUB_CLAIMED && sub != SUB_PINNED)
+		if (WORD_KIND(w) == WORD_SPECIAL && sub != SUB_CLAIMED)
 			return end_of(c, -EINVAL);
 		if (words_of(WORD_LEN(w)) > (size_t)(c->end - c->at))
 			return end_of(c, -EINVAL);
@@ -64,6 +64,23 @@ SHUNT_API int shunt_ring_event_next(struct shunt_ring_cursor *c, struct shunt_ri
 		return 1;
 	}
 	return 0;
+}
+
+/*
+ * Passes over long events that are as long as the one at `p`, which is most often
+ * so: guessing it, the processor looks at an event before it has the length of
+ * the one before.
+ */
+static inline const uint64_t *pass_alike(const uint64_t *p, const uint64_t *end, uint64_t *events)
+{
+	uint64_t alike = *(const volatile uint64_t *)p & WORD_SHAPE;
+	size_t words = words_of(WORD_LEN(alike));
+
+	do {
+		++*events;
+		p += words;
+	} while (p < end && (*(const volatile uint64_t *)p & WORD_SHAPE) == alike);
+	return p;
 }
 
 void shunt_ring_count(const struct shunt_ring_page *page, size_t size, uint64_t *events,
@@ -80,11 +97,10 @@ void shunt_ring_count(const struct shunt_ring_page *page, size_t size, uint64_t 
 			++*events;
 			p++;
 		} else if (WORD_KIND(w) == WORD_LONG) {
-			++*events;
-			p += words_of(WORD_LEN(w));
+			p = pass_alike(p, end, events);
 		} else if (WORD_SUB(w) == SUB_CLOCK) {
 			p++;
-		} else if (WORD_SUB(w) == SUB_CLAIMED || WORD_SUB(w) == SUB_PINNED) {
+		} else if (WORD_SUB(w) == SUB_CLAIMED) {
 			++*torn;
 			p += words_of(WORD_LEN(w));
 		} else {

@@ -42,7 +42,7 @@ struct pool_slot {
 	struct pool_account a;
 	uint64_t seq;
 	uint32_t current;  /* its page's index + 1, 0 for none */
-	uint32_t inflight; /* long events under way, one inside another */
+	uint32_t unused_;
 	uint64_t unused[4];
 } __attribute__((aligned(64)));
 _Static_assert(sizeof(struct pool_slot) == 128, "two lines a thread");
@@ -55,17 +55,17 @@ enum {
 	PAGE_READING, /* a reader has it */
 	PAGE_READ,    /* and has done with it: what its slot's `read` becomes is in
 		       * the header's `discarded`, should the reader die now */
-	PAGE_PINNED,  /* full, with long events that their writer will finish;
-		       * how many is in the upper bits */
+	PAGE_PINNED,  /* full, with long events that their writer will finish */
 };
-#define PAGE_STATE(x) ((x) & 0xff)
-#define PAGE_PIN      0x100u
 
 struct pool_desc {
 	uint32_t state;
 	uint32_t slot;
 	uint64_t instance;
+	uint32_t events; /* of a FULL page, or POOL_UNCOUNTED */
+	uint32_t unused[3];
 };
+#define POOL_UNCOUNTED UINT32_MAX
 
 /* --- words of a page ------------------------------------------------------------ */
 
@@ -75,8 +75,9 @@ struct pool_desc {
 #define WORD_KIND(w)  ((w) & 3u)
 #define WORD_TYPE(w)  ((uint32_t)((w) >> 20) & 0xfff)
 #define WORD_LEN(w)   ((uint32_t)((w) >> 8) & 0xfff)
+#define WORD_SHAPE    0xfff03u /* kind and length of a long event */
 /* Bits 2 to 7 of a special word. */
-enum { SUB_EMPTY, SUB_CLAIMED, SUB_PINNED, SUB_END, SUB_CLOCK };
+enum { SUB_EMPTY, SUB_CLAIMED, SUB_END = 3, SUB_CLOCK };
 #define WORD_SUB(w)   ((unsigned)((w) >> 2) & 0x3f)
 #define SPECIAL(sub)  ((uint64_t)(sub) << 2 | WORD_SPECIAL)
 
@@ -102,9 +103,11 @@ struct shunt_ring {
 	struct pool_desc *descs;
 	char *pages;
 	uint32_t page_size, npages, nslots;
+	uint32_t room; /* bytes of a page before its last word */
 	uint32_t mode, clock;
 	uint32_t tag;
 	int id;		  /* its place in the threads' tables of writers */
+	size_t writer_at; /* the same in bytes */
 	struct pool_full *batch; /* a reader's list of full pages */
 	uint32_t nbatch, batch_at;
 };

@@ -137,7 +137,7 @@ static int take_over(struct shunt_ring *r, uint32_t slot)
 
 		if (r->descs[i].slot != slot)
 			continue;
-		if (PAGE_STATE(state) == PAGE_PINNED)
+		if (state == PAGE_PINNED)
 			__atomic_store_n(&r->descs[i].state, PAGE_FULL, __ATOMIC_RELEASE);
 		else if (state == PAGE_OPEN && page_at(r, i)->magic == SHUNT_RING_PAGE_MAGIC &&
 			 page_at(r, i)->slot == slot)

@@ -171,6 +171,7 @@ static int attach(void *map, uint32_t tag, struct shunt_ring **out)
 	r->descs = (void *)((char *)map + s->descs_at);
 	r->pages = (char *)map + s->pages_at;
 	r->page_size = s->page_size;
+	r->room = s->page_size - 8;
 	r->npages = s->pages;
 	r->nslots = s->slots;
 	r->mode = s->mode;
@@ -188,6 +189,7 @@ static int attach(void *map, uint32_t tag, struct shunt_ring **out)
 		return -EMFILE;
 	}
 	r->id = id;
+	r->writer_at = (size_t)id * sizeof(struct shunt_ring_writer);
 	*out = r;
 	return 0;
 }

@@ -14,6 +14,9 @@
  *
  * A short event is committed by its claim. A long one is claimed with a word
  * that says how long it will be, filled, and then committed by its final word.
+ * If a handler closes the page in between, it finds the claim and leaves the page
+ * PINNED; the writer finds the page closed when it has committed, and hands it
+ * over when no claim is left in it.
  *
  * Runs in any context; no vector registers, no lock, no allocation but for a
  * thread's first event. All read-modify-writes of the thread's own words are
@@ -40,10 +43,7 @@ static inline bool local_cmpxchg64(uint64_t *p, uint64_t old, uint64_t new)
 {
 	bool done;
 
-	__asm__ volatile("cmpxchgq %3, %1\n\tsete %0"
-			 : "=q"(done), "+m"(*p), "+a"(old)
-			 : "r"(new)
-			 : "cc", "memory");
+	__asm__ volatile("cmpxchgq %3, %1" : "=@ccz"(done), "+m"(*p), "+a"(old) : "r"(new));
 	return done;
 }
 
@@ -51,21 +51,16 @@ static inline bool local_cmpxchg32(uint32_t *p, uint32_t old, uint32_t new)
 {
 	bool done;
 
-	__asm__ volatile("cmpxchgl %3, %1\n\tsete %0"
-			 : "=q"(done), "+m"(*p), "+a"(old)
+	__asm__ volatile("cmpxchgl %3, %1"
+			 : "=@ccz"(done), "+m"(*p), "+a"(old)
 			 : "r"(new)
-			 : "cc", "memory");
+			 : "memory");
 	return done;
 }
 
 static inline void local_inc64(uint64_t *p)
 {
 	__asm__ volatile("incq %0" : "+m"(*p) : : "cc");
-}
-
-static inline void local_add32(uint32_t *p, int32_t by)
-{
-	__asm__ volatile("addl %1, %0" : "+m"(*p) : "ri"(by) : "cc", "memory");
 }
 
 static inline uint64_t local_xadd64(uint64_t *p, uint64_t by)
@@ -79,15 +74,26 @@ static inline void fill64(uint64_t *p, uint64_t value, size_t n)
 	__asm__ volatile("rep stosq" : "+D"(p), "+c"(n) : "a"(value) : "memory");
 }
 
-static inline uint64_t clock_now(const struct shunt_ring *r)
+static inline uint64_t clock_tsc(void)
 {
-	struct timespec t;
 	uint32_t lo, hi;
 
-	if (r->clock == SHUNT_RING_CLOCK_TSC) {
-		__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
-		return (uint64_t)hi << 32 | lo;
-	}
+	__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
+	return (uint64_t)hi << 32 | lo;
+}
+
+/* What a writer's hi is while the clock's high half is that of `ts`. */
+static inline uint64_t hi_of(uint64_t ts)
+{
+	return (ts >> 32) + 1;
+}
+
+static uint64_t clock_now(const struct shunt_ring *r)
+{
+	struct timespec t;
+
+	if (r->clock == SHUNT_RING_CLOCK_TSC)
+		return clock_tsc();
 	if (r->clock == SHUNT_RING_CLOCK_NONE)
 		return 0;
 	clock_gettime(CLOCK_MONOTONIC, &t);
@@ -142,7 +148,6 @@ static void block_reset(struct block *b, int32_t tid)
 	for (int i = 0; i < SHUNT_RING_MAX; i++) {
 		b->w[i].slot = NULL;
 		b->w[i].hi = SHUNT_WRITER_IDLE;
-		b->w[i].tid = 0;
 		b->w[i].preparing = 0;
 	}
 	b->tid = tid;
@@ -281,7 +286,6 @@ static void slot_begin(struct shunt_ring *r, struct pool_slot *s)
 	s->a.read = s->a.torn = 0;
 	s->a.overwritten = 0;
 	s->current = 0;
-	s->inflight = 0;
 	__atomic_store_n(&s->state, SLOT_LIVE, __ATOMIC_RELEASE);
 }
 
@@ -296,12 +300,10 @@ static bool writer_join(struct shunt_ring *r, struct shunt_ring_writer *w)
 	if (!s)
 		return false;
 	slot_begin(r, s);
-	w->index = (uint32_t)(s - r->slots);
 	w->hi = SHUNT_WRITER_IDLE;
 	w->written = &s->a.written;
 	if (!local_cmpxchg64((uint64_t *)&w->slot, 0, (uint64_t)s)) {
 		__atomic_store_n(&s->state, SLOT_FREE, __ATOMIC_RELEASE);
-		w->index = (uint32_t)(w->slot - r->slots);
 		w->written = &w->slot->a.written;
 	}
 	if (exit_key_made)
@@ -339,18 +341,10 @@ static uint64_t *first_free(uint64_t *p, uint64_t *last)
 	while (p < last) {
 		uint64_t w = *(volatile uint64_t *)p;
 
-		if (!(w & 1)) {
+		if (!(w & 1) || (WORD_KIND(w) == WORD_SPECIAL && WORD_SUB(w) == SUB_CLOCK))
 			p++;
-			continue;
-		}
-		if (WORD_KIND(w) == WORD_LONG) {
+		else if (WORD_KIND(w) == WORD_LONG || WORD_SUB(w) == SUB_CLAIMED)
 			p += words_of(WORD_LEN(w));
-			continue;
-		}
-		if (WORD_SUB(w) == SUB_CLAIMED || WORD_SUB(w) == SUB_PINNED)
-			p += words_of(WORD_LEN(w));
-		else if (WORD_SUB(w) == SUB_CLOCK)
-			p++;
 		else
 			break; /* EMPTY or END */
 	}
@@ -359,41 +353,13 @@ static uint64_t *first_free(uint64_t *p, uint64_t *last)
 }
 
 /*
- * Marks the long events of a page that are still being written, each of which
- * will find the mark when it ends; how many there are.
- */
-static uint32_t pin_claims(uint64_t *p, const uint64_t *last)
-{
-	uint32_t n = 0;
-
-	while (p < last) {
-		uint64_t w = *(volatile uint64_t *)p;
-
-		if (WORD_KIND(w) == WORD_SPECIAL && WORD_SUB(w) == SUB_CLAIMED) {
-			*(volatile uint64_t *)p = (w & ~(uint64_t)0xff) | SPECIAL(SUB_PINNED);
-			n++;
-		}
-		if (!(w & 1))
-			p++;
-		else if (WORD_KIND(w) == WORD_LONG || WORD_SUB(w) == SUB_CLAIMED ||
-			 WORD_SUB(w) == SUB_PINNED)
-			p += words_of(WORD_LEN(w));
-		else if (WORD_SUB(w) == SUB_CLOCK)
-			p++;
-		else
-			break;
-	}
-	return n;
-}
-
-/*
  * Nothing more goes into the page: a writer caught in the middle will fail.
  * `empty` says which use of the page is meant: if it has ended meanwhile, and
- * the page is another thread's, nothing is written.
+ * the page is another thread's, nothing is written. `p` is where an event begins.
  */
-static void seal(struct shunt_ring *r, uint32_t i, uint64_t empty)
+static void seal(struct shunt_ring *r, uint32_t i, uint64_t *p, uint64_t empty)
 {
-	uint64_t *p = page_words(r, i), *last = page_last(r, i);
+	uint64_t *last = page_last(r, i);
 
 	do
 		p = first_free(p, last);
@@ -402,22 +368,59 @@ static void seal(struct shunt_ring *r, uint32_t i, uint64_t empty)
 
 void shunt_ring_seal(struct shunt_ring *r, uint32_t i)
 {
-	seal(r, i, WORD_EMPTY(r->descs[i].instance));
+	seal(r, i, page_words(r, i), WORD_EMPTY(r->descs[i].instance));
 	__atomic_store_n(&r->descs[i].state, PAGE_FULL, __ATOMIC_RELEASE);
+}
+
+/*
+ * A closed page of ours goes to the reader as soon as no event of it is in the
+ * making. Called by who closes the page, and by each writer that finds its page
+ * closed when it has committed: whoever comes last finds none.
+ */
+static void page_settle(struct shunt_ring *r, uint32_t i, uint64_t instance)
+{
+	struct pool_desc *d = &r->descs[i];
+	uint64_t events, torn;
+
+	/* In this order: nobody but us takes a page of ours out of PINNED. */
+	if (__atomic_load_n(&d->state, __ATOMIC_ACQUIRE) != PAGE_PINNED || d->instance != instance)
+		return;
+	shunt_ring_count(page_at(r, i), r->page_size, &events, &torn);
+	if (torn)
+		return;
+	d->events = (uint32_t)events;
+	local_cmpxchg32(&d->state, PAGE_PINNED, PAGE_FULL);
+}
+
+/* Where events begin in a page: the head, if it is in this use of the page. */
+static uint64_t *head_in(struct shunt_ring *r, struct shunt_ring_writer *w, uint32_t i,
+	uint64_t empty)
+{
+	uint64_t *p = page_words(r, i), *head;
+
+	if (*(volatile uint64_t *)&w->empty != empty)
+		return p;
+	head = *(uint64_t *volatile *)&w->head;
+	return head >= p && head <= page_last(r, i) ? head : p;
 }
 
 static void page_close(struct shunt_ring *r, struct shunt_ring_writer *w, uint32_t current,
 	uint64_t empty)
 {
-	uint32_t i = current - 1, pins = 0;
+	uint32_t i = current - 1;
+	struct shunt_ring_page *p = page_at(r, i);
 
-	seal(r, i, empty);
+	seal(r, i, head_in(r, w, i, empty), empty);
 	if (!local_cmpxchg32(&w->slot->current, current, 0))
 		return; /* a handler has closed it */
-	if (w->slot->inflight)
-		pins = pin_claims(page_words(r, i), page_last(r, i));
-	__atomic_store_n(&r->descs[i].state, pins ? PAGE_PINNED + pins * PAGE_PIN : PAGE_FULL,
-		__ATOMIC_RELEASE);
+	if (!(*(volatile uint8_t *)&p->flags & SHUNT_RING_PAGE_LONG)) {
+		__atomic_store_n(&r->descs[i].state, PAGE_FULL, __ATOMIC_RELEASE);
+		return;
+	}
+	/* PINNED before the look, so that whoever commits after it does not miss it. */
+	__atomic_store_n(&r->descs[i].state, PAGE_PINNED, __ATOMIC_RELEASE);
+	*(volatile uint8_t *)&p->flags = SHUNT_RING_PAGE_LONG | SHUNT_RING_PAGE_CLOSED;
+	page_settle(r, i, empty >> 8);
 }
 
 /*
@@ -455,6 +458,15 @@ static bool take_free(struct shunt_ring *r, uint32_t i)
 	return true;
 }
 
+static uint64_t page_events(const struct shunt_ring *r, uint32_t i)
+{
+	uint64_t events = *(volatile uint32_t *)&r->descs[i].events, torn;
+
+	if (events == POOL_UNCOUNTED)
+		shunt_ring_count(page_at(r, i), r->page_size, &events, &torn);
+	return events;
+}
+
 /*
  * Counted before it is taken, so that the count is added right behind the
  * taking: a handler that leaves by longjmp has two instructions to get in between.
@@ -462,18 +474,18 @@ static bool take_free(struct shunt_ring *r, uint32_t i)
 static bool take_full(struct shunt_ring *r, uint32_t i)
 {
 	struct pool_desc *d = &r->descs[i];
-	uint64_t events, torn, instance;
+	uint64_t events, instance;
 	uint32_t full = PAGE_FULL;
 
 	if (__atomic_load_n(&d->state, __ATOMIC_ACQUIRE) != PAGE_FULL)
 		return false;
 	instance = __atomic_load_n(&d->instance, __ATOMIC_RELAXED);
-	shunt_ring_count(page_at(r, i), r->page_size, &events, &torn);
+	events = page_events(r, i);
 	if (!__atomic_compare_exchange_n(&d->state, &full, PAGE_TAKEN, false, __ATOMIC_SEQ_CST,
 		    __ATOMIC_RELAXED))
 		return false;
 	if (d->instance != instance) /* it was taken, filled and full again */
-		shunt_ring_count(page_at(r, i), r->page_size, &events, &torn);
+		events = page_events(r, i);
 	__atomic_fetch_add(&r->slots[d->slot].a.overwritten, events, __ATOMIC_RELAXED);
 	return true;
 }
@@ -500,13 +512,15 @@ static void page_begin(struct shunt_ring *r, struct shunt_ring_writer *w, uint32
 {
 	struct shunt_ring_page *p = page_at(r, i);
 	struct pool_slot *s = w->slot;
+	uint32_t slot = (uint32_t)(s - r->slots);
 
 	fill64(page_words(r, i), WORD_EMPTY(instance),
 		(r->page_size - sizeof *p) / sizeof(uint64_t) - 1);
 	*page_last(r, i) = WORD_END;
 	p->version = POOL_VERSION;
+	p->flags = 0;
 	p->header = sizeof *p;
-	p->slot = w->index;
+	p->slot = slot;
 	p->tag = s->tag;
 	p->pid = s->pid;
 	p->tid = s->tid;
@@ -515,7 +529,8 @@ static void page_begin(struct shunt_ring *r, struct shunt_ring_writer *w, uint32
 	p->ts = clock_now(r);
 	p->discarded = s->a.discarded;
 	p->written = s->a.written;
-	r->descs[i].slot = w->index;
+	r->descs[i].slot = slot;
+	r->descs[i].events = POOL_UNCOUNTED;
 	r->descs[i].instance = instance;
 	p->magic = SHUNT_RING_PAGE_MAGIC;
 	/* Only now has the page a meaning, should we die. */
@@ -590,25 +605,21 @@ static bool resync(struct shunt_ring *r, struct shunt_ring_writer *w, uint32_t w
 			continue;
 		}
 		last = page_last(r, current - 1);
-		p = page_words(r, current - 1);
-		if (w->empty == empty && w->head >= p && w->head <= last)
-			p = w->head;
-		p = first_free(p, last);
+		p = first_free(head_in(r, w, current - 1, empty), last);
 		if (*(volatile uint64_t *)p != empty || p + words > last) {
 			page_close(r, w, current, empty);
 			continue;
 		}
-		/* head and empty first: hi opens the fast path. */
-		if (w->empty != empty) {
+		/* A handler in between leaves a mixture: no claim passes with it,
+		 * and the next to come here sets it all again. hi comes last, for
+		 * it opens the fast path. */
+		if (w->empty != empty)
 			*(volatile uint64_t *)&w->hi = SHUNT_WRITER_IDLE;
-			*(uint64_t *volatile *)&w->head = p;
-			*(volatile uint64_t *)&w->empty = empty;
-			*(volatile uint64_t *)&w->hi = page_at(r, current - 1)->ts >> 32;
-		} else {
-			*(uint64_t *volatile *)&w->head = p;
-			if (w->hi == SHUNT_WRITER_IDLE)
-				*(volatile uint64_t *)&w->hi = page_at(r, current - 1)->ts >> 32;
-		}
+		*(uint64_t *volatile *)&w->head = p;
+		*(char *volatile *)&w->page = (char *)page_at(r, current - 1);
+		*(volatile uint64_t *)&w->empty = empty;
+		if (*(volatile uint64_t *)&w->hi == SHUNT_WRITER_IDLE)
+			*(volatile uint64_t *)&w->hi = hi_of(page_at(r, current - 1)->ts);
 		return true;
 	}
 }
@@ -622,148 +633,224 @@ static int discard(struct shunt_ring *r, struct shunt_ring_writer *w)
 	return -ENOSPC;
 }
 
-/*
- * One try to claim `words` words with `word` (less the time). Returns the place,
- * or NULL: try again.
- */
-static inline uint64_t *claim(struct shunt_ring *r, struct shunt_ring_writer *w, uint64_t word,
-	uint32_t words)
-{
-	uint64_t empty = *(volatile uint64_t *)&w->empty;
-	uint64_t *pos = *(uint64_t *volatile *)&w->head;
-	uint64_t ts = clock_now(r);
+/* What is claimed. */
+struct place {
+	uint64_t *pos;
+	char *page;
+	uint64_t word, empty;
+};
 
-	if (ts >> 32 != *(volatile uint64_t *)&w->hi) {
+/*
+ * One try to claim `words` words with `at->word` (less the time). False: try
+ * again. The fast path knows the TSC and no clock, and leaves a new high half of
+ * the clock to the slow one.
+ */
+static inline __attribute__((always_inline)) bool claim(struct shunt_ring *r,
+	struct shunt_ring_writer *w, struct place *at, size_t words, bool event_long, bool fast)
+{
+	uint64_t ts;
+
+	at->empty = *(volatile uint64_t *)&w->empty;
+	at->pos = *(uint64_t *volatile *)&w->head;
+	/* Last: what a handler writes from here on makes the claim fail. */
+	if (fast)
+		ts = r->clock == SHUNT_RING_CLOCK_TSC ? clock_tsc() : 0;
+	else
+		ts = clock_now(r);
+	if (__builtin_expect(hi_of(ts) != *(volatile uint64_t *)&w->hi, 0)) {
 		/* Said once for all that follow; twice does no harm. */
-		if (pos && local_cmpxchg64(pos, empty, WORD_CLOCK(ts >> 32))) {
-			*(uint64_t *volatile *)&w->head = pos + 1;
-			*(volatile uint64_t *)&w->hi = ts >> 32;
+		if (!fast && local_cmpxchg64(at->pos, at->empty, WORD_CLOCK(ts >> 32))) {
+			*(uint64_t *volatile *)&w->head = at->pos + 1;
+			*(volatile uint64_t *)&w->hi = hi_of(ts);
 		}
-		return NULL;
+		return false;
 	}
-	/* The last word of a page is END: a single word needs no look. */
-	if (words > 1 && (((uintptr_t)pos - (uintptr_t)r->pages) & (r->page_size - 1)) +
-				 words * 8 > r->page_size - 8)
-		return NULL;
-	if (!local_cmpxchg64(pos, empty, ts << 32 | word))
-		return NULL;
-	*(uint64_t *volatile *)&w->head = pos + words;
-	return pos;
+	/* The last word of a page is END: a short event needs no look. */
+	if (event_long) {
+		uint8_t *flags;
+
+		at->page = *(char *volatile *)&w->page;
+		/* Too far, too, if a handler has changed one of the two. */
+		if (__builtin_expect((size_t)((char *)(at->pos + words) - at->page) >
+					     r->page_size - 8, 0))
+			return false;
+		/* Before the claim. In somebody else's page, by now, it only
+		 * costs them a look. */
+		flags = &((struct shunt_ring_page *)(void *)at->page)->flags;
+		if (__builtin_expect(!(*(volatile uint8_t *)flags & SHUNT_RING_PAGE_LONG), 0))
+			__atomic_fetch_or(flags, SHUNT_RING_PAGE_LONG, __ATOMIC_RELAXED);
+	}
+	at->word |= ts << 32;
+	if (__builtin_expect(!local_cmpxchg64(at->pos, at->empty, at->word), 0))
+		return false;
+	*(uint64_t *volatile *)&w->head = at->pos + words;
+	return true;
+}
+
+static inline uint64_t put_word(uint32_t tag)
+{
+	return (uint64_t)(tag & SHUNT_RING_TAG_MAX) << 1;
 }
 
 int shunt_ring_put_slow(struct shunt_ring *r, struct shunt_ring_writer *w, uint32_t tag)
 {
-	uint64_t word = (uint64_t)(tag & SHUNT_RING_TAG_MAX) << 1;
+	struct place at;
 
 	if (!w || !writer_join(r, w))
 		return discard(r, w);
 	do {
 		if (!resync(r, w, 1))
 			return discard(r, w);
-	} while (!claim(r, w, word, 1));
+		at.word = put_word(tag);
+	} while (!claim(r, w, &at, 1, false, false));
 	local_inc64(&w->slot->a.written);
 	return 0;
 }
 
-SHUNT_API int shunt_ring_put(struct shunt_ring *r, uint32_t tag)
+static __attribute__((noinline)) int put_anew(struct shunt_ring *r, uint32_t tag)
+{
+	return shunt_ring_put_slow(r, shunt_ring_writer(r), tag);
+}
+
+/* The calling thread's writer, if it may try the fast path. */
+static inline __attribute__((always_inline)) struct shunt_ring_writer *ready(struct shunt_ring *r)
 {
 	struct block *b = mine;
-	struct shunt_ring_writer *w;
 
-	if (__builtin_expect(b && b->tid, 1)) {
-		w = &b->w[r->id];
-		if (__builtin_expect(w->hi != SHUNT_WRITER_IDLE, 1) &&
-			claim(r, w, (uint64_t)(tag & SHUNT_RING_TAG_MAX) << 1, 1)) {
-			local_inc64(w->written);
-			return 0;
-		}
-	}
-	return shunt_ring_put_slow(r, shunt_ring_writer(r), tag);
+	/* What a fork child finds, all zero, is idle. */
+	if (__builtin_expect(!b || r->clock == SHUNT_RING_CLOCK_MONOTONIC, 0))
+		return NULL;
+	return (struct shunt_ring_writer *)(void *)((char *)b->w + r->writer_at);
+}
+
+SHUNT_API int shunt_ring_put(struct shunt_ring *r, uint32_t tag)
+{
+	struct shunt_ring_writer *w = ready(r);
+	struct place at = {.word = put_word(tag)};
+
+	if (__builtin_expect(!w, 0) || __builtin_expect(!claim(r, w, &at, 1, false, true), 0))
+		return put_anew(r, tag);
+	local_inc64(w->written);
+	return 0;
 }
 
 /* --- long events ---------------------------------------------------------------- */
 
-static inline void copy_in(uint64_t *to, const void *data, size_t len)
+static inline __attribute__((always_inline)) void copy_in(uint64_t *to, const void *data,
+	size_t len)
 {
 	const unsigned char *from = data;
-	uint64_t x;
+	uint64_t x = 0;
 
 	for (; len >= 8; len -= 8, from += 8) {
 		__builtin_memcpy(&x, from, 8);
-		*to++ = x;
+		*(volatile uint64_t *)to++ = x;
 	}
 	if (!len)
 		return;
 	x = 0;
 	for (size_t i = 0; i < len; i++)
 		x |= (uint64_t)from[i] << (8 * i);
-	*to = x;
+	*(volatile uint64_t *)to = x;
 }
 
-/* The page was closed under us by a handler; the last to finish hands it over. */
-static void unpin(struct shunt_ring *r, const uint64_t *pos)
+static __attribute__((noinline)) int settle_late(struct shunt_ring *r, const char *page,
+	uint64_t empty)
 {
-	uint32_t i = (uint32_t)(((uintptr_t)pos - (uintptr_t)r->pages) / r->page_size);
-	uint32_t state = __atomic_sub_fetch(&r->descs[i].state, PAGE_PIN, __ATOMIC_RELEASE);
-
-	if (state == PAGE_PINNED)
-		__atomic_store_n(&r->descs[i].state, PAGE_FULL, __ATOMIC_RELEASE);
+	page_settle(r, (uint32_t)((size_t)(page - r->pages) / r->page_size), empty >> 8);
+	return 0;
 }
 
-/* The claimed word becomes the event's; if a handler has marked it, we owe. */
-static inline void commit(struct shunt_ring *r, struct shunt_ring_writer *w, uint64_t *pos)
+/* Fills what was claimed, and makes the claim an event. */
+static inline __attribute__((always_inline)) int commit(struct shunt_ring *r,
+	struct shunt_ring_writer *w, struct place *at, const void *data, size_t len)
 {
-	uint64_t claimed = (*(volatile uint64_t *)pos & ~(uint64_t)0xff) | WORD_CLAIMED;
-	uint64_t done = (claimed & ~(uint64_t)0xff) | WORD_LONG;
-	bool owed = !local_cmpxchg64(pos, claimed, done);
+	const uint8_t *flags = &((struct shunt_ring_page *)(void *)at->page)->flags;
 
-	if (owed)
-		__atomic_store_n(pos, done, __ATOMIC_RELEASE);
+	copy_in(at->pos + 1, data, len);
+	/* x86 keeps the order of stores, and volatile has the compiler do so. */
+	*(volatile uint64_t *)at->pos = at->word ^ WORD_CLAIMED ^ WORD_LONG;
 	local_inc64(w->written);
-	if (__builtin_expect(owed, 0))
-		unpin(r, pos);
+	/* After the event: a handler that closes the page later finds no claim. */
+	if (__builtin_expect(*(const volatile uint8_t *)flags & SHUNT_RING_PAGE_CLOSED, 0))
+		return settle_late(r, at->page, at->empty);
+	return 0;
 }
 
-SHUNT_API int shunt_ring_write(struct shunt_ring *r, uint32_t type, const void *data, size_t len)
+static inline uint64_t claim_word(uint32_t type, size_t len)
 {
-	struct block *b = mine;
+	return (uint64_t)type << 20 | (uint64_t)len << 8 | WORD_CLAIMED;
+}
+
+static __attribute__((noinline)) int write_slow(struct shunt_ring *r, uint32_t type,
+	const void *data, size_t len)
+{
 	struct shunt_ring_writer *w;
-	uint64_t word, *pos;
+	struct place at;
 	uint32_t words;
 
-	if (__builtin_expect(type > SHUNT_RING_TYPE_MAX, 0))
+	if (type > SHUNT_RING_TYPE_MAX)
 		return -EINVAL;
-	if (__builtin_expect(len > SHUNT_RING_PAYLOAD_MAX, 0))
+	if (len > SHUNT_RING_PAYLOAD_MAX)
 		return -EMSGSIZE;
 	words = words_of((uint32_t)len);
-	word = (uint64_t)type << 20 | (uint64_t)len << 8 | WORD_CLAIMED;
-	if (__builtin_expect(b && b->tid && b->w[r->id].hi != SHUNT_WRITER_IDLE, 1)) {
-		w = &b->w[r->id];
-		local_add32(&w->slot->inflight, 1);
-		pos = claim(r, w, word, words);
-		if (__builtin_expect(pos != NULL, 1))
-			goto claimed;
-		local_add32(&w->slot->inflight, -1);
-	}
 	if (words * 8 > r->page_size - sizeof(struct shunt_ring_page) - 16)
 		return -EMSGSIZE;
 	w = shunt_ring_writer(r);
 	if (!w || !writer_join(r, w))
 		return discard(r, w);
-	local_add32(&w->slot->inflight, 1);
 	do {
-		if (!resync(r, w, words)) {
-			local_add32(&w->slot->inflight, -1);
+		if (!resync(r, w, words))
 			return discard(r, w);
-		}
-		pos = claim(r, w, word, words);
-	} while (!pos);
-claimed:
-	copy_in(pos + 1, data, len);
-	/* x86 keeps the order of stores; the compiler must too. */
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	commit(r, w, pos);
-	local_add32(&w->slot->inflight, -1);
+		at.word = claim_word(type, len);
+	} while (!claim(r, w, &at, words, true, false));
+	return commit(r, w, &at, data, len);
+}
+
+/*
+ * The fast path knows whole words, the TSC and no clock; whatever it finds not
+ * quite as usual is left to the slow one. As claim() and commit(), in an order
+ * that keeps few things in registers.
+ */
+SHUNT_API int shunt_ring_write(struct shunt_ring *r, uint32_t type, const void *data, size_t len)
+{
+	struct shunt_ring_writer *w = ready(r);
+	uint64_t word, empty, *pos, *p;
+	uint8_t *flags;
+	char *page;
+
+	if (__builtin_expect(!w || (type | len) > SHUNT_RING_TYPE_MAX || len & 7, 0))
+		return write_slow(r, type, data, len);
+	word = claim_word(type, len);
+	empty = *(volatile uint64_t *)&w->empty;
+	pos = *(uint64_t *volatile *)&w->head;
+	if (r->clock == SHUNT_RING_CLOCK_TSC) {
+		uint64_t ts = clock_tsc();
+
+		word |= ts << 32;
+		if (__builtin_expect(hi_of(ts) != *(volatile uint64_t *)&w->hi, 0))
+			return write_slow(r, type, data, len);
+	} else if (__builtin_expect(*(volatile uint64_t *)&w->hi != hi_of(0), 0)) {
+		return write_slow(r, type, data, len);
+	}
+	p = (uint64_t *)(void *)((char *)pos + len);
+	page = *(char *volatile *)&w->page;
+	flags = &((struct shunt_ring_page *)(void *)page)->flags;
+	if (__builtin_expect((size_t)((char *)p - page) >= r->room ||
+				     !(*(volatile uint8_t *)flags & SHUNT_RING_PAGE_LONG), 0) ||
+		__builtin_expect(!local_cmpxchg64(pos, empty, word), 0))
+		return write_slow(r, type, data, len);
+	*(uint64_t *volatile *)&w->head = p + 1;
+	if (__builtin_expect(len == 16, 1))
+		__builtin_memcpy(pos + 1, data, 16);
+	else
+		for (; p != pos; p--, len -= 8)
+			__builtin_memcpy(p, (const char *)data + len - 8, 8);
+	__asm__ volatile("" ::: "memory");
+	*(volatile uint64_t *)pos = word ^ WORD_CLAIMED ^ WORD_LONG;
+	local_inc64(w->written);
+	if (__builtin_expect(*(const volatile uint8_t *)flags & SHUNT_RING_PAGE_CLOSED, 0))
+		return settle_late(r, page, empty);
 	return 0;
 }
 

@@ -22,11 +22,10 @@ struct pool_slot;
 struct shunt_ring_writer {
 	uint64_t *head;
 	uint64_t empty;
-	uint64_t hi;	   /* clock's high half in the page, or SHUNT_WRITER_IDLE */
+	uint64_t hi;	   /* clock's high half in the page, plus 1, or SHUNT_WRITER_IDLE */
 	uint64_t *written; /* the thread's count */
 	struct pool_slot *slot;
-	uint32_t index; /* of the slot */
-	int32_t tid;	/* owner */
+	char *page; /* that head points into */
 	/* The page, index + 1, that the thread is making ready, and where on its
 	 * stack it does so. */
 	uint32_t preparing;
@@ -34,7 +33,7 @@ struct shunt_ring_writer {
 };
 
 /* No clock's high half: sends every event to the slow path. */
-#define SHUNT_WRITER_IDLE (~0ULL)
+#define SHUNT_WRITER_IDLE 0
 
 /* The calling thread's writer, NULL when there is no memory. Any context. */
 struct shunt_ring_writer *shunt_ring_writer(struct shunt_ring *ring);

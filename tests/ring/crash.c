@@ -94,7 +94,7 @@ int main(void)
 	for (int round = 0; round < ROUNDS; round++) {
 		struct timespec nap = {0};
 		struct seen s = {0};
-		struct shunt_ring *reader = make(8 << 20, 1024, SHUNT_RING_DISCARD, 0);
+		struct shunt_ring *reader = make(2 << 20, 1024, SHUNT_RING_DISCARD, 0);
 		struct shunt_ring_thread total;
 		pid_t pid;
 

@@ -38,7 +38,8 @@ __attribute__((unused)) static void drop(struct shunt_ring *r)
 	unlink(ring_path);
 }
 
-/* Calls fn for every event of every full page. Returns how many. */
+/* Calls fn for every event of every full page, of as many as the pool has: a
+ * writer may be faster. Returns how many events. */
 __attribute__((unused)) static uint64_t consume(struct shunt_ring *r,
 	void (*fn)(const struct shunt_ring_page *, const struct shunt_ring_event *, void *),
 	void *arg)
@@ -48,7 +49,7 @@ __attribute__((unused)) static uint64_t consume(struct shunt_ring *r,
 	uint64_t n = 0;
 
 	shunt_ring_info(r, &info);
-	while (!shunt_ring_page_next(r, &ref)) {
+	for (uint32_t k = 0; k < info.pages && !shunt_ring_page_next(r, &ref); k++) {
 		struct shunt_ring_cursor c;
 		struct shunt_ring_event e;
 

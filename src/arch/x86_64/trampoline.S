@@ -130,7 +130,6 @@
  * it fails. Uses rax, rdx, rsi, r8.
  */
 .macro RECORD slot exit slow
-	rdtsc
 	mov	shunt_trace_writer@gottpoff(%rip), %r8
 	mov	%fs:(%r8), %r8
 	lea	\slot(%rsp), %rsi
@@ -142,12 +141,17 @@
 	or	$SHUNT_TAG_EXIT, %ecx
 	.endif
 	or	%esi, %ecx
+	mov	SHUNT_WRITER_HEAD(%r8), %rsi
+	rdtsc
+	inc	%edx
 	cmp	SHUNT_WRITER_HI(%r8), %rdx
 	jne	\slow
 	shl	$32, %rax
 	lea	(%rax,%rcx,2), %rdx
-	mov	SHUNT_WRITER_HEAD(%r8), %rsi
 	mov	SHUNT_WRITER_EMPTY(%r8), %rax
+	/* A handler since the head was read: its events have later stamps. */
+	cmp	SHUNT_WRITER_HEAD(%r8), %rsi
+	jne	\slow
 	cmpxchg	%rdx, (%rsi)
 	jne	\slow
 	add	$8, %rsi
