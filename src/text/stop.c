@@ -8,6 +8,7 @@
  * threads that could make new ones are stopped. Then it looks where each stands:
  *
  *   strictly inside a site whose old bytes are NOPs    moved behind it
+ *   the same, with a SIGTRAP on its way                let go, tried again
  *   strictly inside another site                       let go, tried again
  *   may come back to inside a site from a signal       let go, tried again
  *   handler (a word on its stack says so)
@@ -271,6 +272,23 @@ static bool may_come_back(struct helper *h, uintptr_t sp)
 	return false;
 }
 
+/*
+ * A SIGTRAP waits for the thread: a breakpoint of an earlier batch, whose handler
+ * has not run yet, and which will take one from where the thread stands.
+ */
+static bool has_trapped(const struct tracee *t)
+{
+	struct __ptrace_peeksiginfo_args from = {.nr = 1};
+	siginfo_t si;
+
+	if (t->signal == SIGTRAP)
+		return true;
+	for (; shunt_sys(SYS_ptrace, PTRACE_PEEKSIGINFO, t->tid, &from, &si) == 1; from.off++)
+		if (si.si_signo == SIGTRAP)
+			return true;
+	return false;
+}
+
 static int move_out(struct helper *h, struct tracee *t)
 {
 	const struct shunt_edit *e;
@@ -290,6 +308,8 @@ static int move_out(struct helper *h, struct tracee *t)
 		return 0;
 	if (!shunt_arch_is_nop(e->old, e->len, &whole))
 		return fail(h, -EAGAIN, t->tid, "it stands inside a site");
+	if (has_trapped(t))
+		return fail(h, -EAGAIN, t->tid, "it is about to answer a breakpoint");
 	t->regs.rip = shunt_edit_end(e);
 	err = shunt_sys(SYS_ptrace, PTRACE_SETREGS, t->tid, 0, &t->regs);
 	return err ? fail(h, (int)err, t->tid, "it cannot be moved") : 0;
