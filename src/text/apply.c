@@ -70,14 +70,6 @@ const char *shunt_text_strategy_name(enum shunt_text_strategy s)
 
 /* --- order ------------------------------------------------------------------ */
 
-static bool sorted(const struct shunt_edit *e, size_t n)
-{
-	for (size_t i = 1; i < n; i++)
-		if (shunt_edit_start(&e[i]) < shunt_edit_start(&e[i - 1]))
-			return false;
-	return true;
-}
-
 /* Merges runs of `width` from one array into the other. */
 static void merge_pass(const struct shunt_edit *from, struct shunt_edit *to, size_t n,
 	size_t width)
@@ -100,8 +92,6 @@ static int sort(struct shunt_batch *b)
 {
 	struct shunt_edit *x, *y;
 
-	if (sorted(b->e, b->n))
-		return 0;
 	x = shunt_scratch(SHUNT_SCRATCH_SORTED, b->n * sizeof *x);
 	y = shunt_scratch(SHUNT_SCRATCH_MERGE, b->n * sizeof *y);
 	if (!x || !y)
@@ -120,9 +110,10 @@ static int sort(struct shunt_batch *b)
 
 /* --- checks ----------------------------------------------------------------- */
 
+/* 1: they are not in order. */
 static int check_form(struct shunt_batch *b)
 {
-	uintptr_t end = 0;
+	uintptr_t start = 0, end = 0;
 
 	for (size_t i = 0; i < b->n; i++) {
 		const struct shunt_edit *e = &b->e[i];
@@ -130,8 +121,11 @@ static int check_form(struct shunt_batch *b)
 		if (!e->len || e->len > SHUNT_EDIT_MAX || e->act > SHUNT_TEXT_CALL)
 			return shunt_batch_fail(b, -EINVAL, e->addr,
 				"an edit has a length of %u or an act of %u", e->len, e->act);
+		if (shunt_edit_start(e) < start)
+			return 1;
 		if (shunt_edit_start(e) < end)
 			return shunt_batch_fail(b, -EINVAL, e->addr, "two edits overlap");
+		start = shunt_edit_start(e);
 		end = shunt_edit_end(e);
 	}
 	return 0;
@@ -263,10 +257,13 @@ static int choose(struct shunt_batch *b)
 
 static int apply_locked(struct shunt_batch *b)
 {
-	int r = sort(b);
+	int r = check_form(b);
 
-	if (!r)
-		r = check_form(b);
+	if (r > 0) {
+		r = sort(b);
+		if (!r)
+			r = check_form(b);
+	}
 	if (r)
 		return r;
 	b->pending = shunt_scratch(SHUNT_SCRATCH_PENDING, b->n);

@@ -350,17 +350,18 @@ static bool next_range(const struct shunt_batch *b, size_t i, size_t end, struct
 	return true;
 }
 
-static unsigned count_ranges(const struct shunt_batch *b, size_t i, size_t end, uintptr_t *lo,
-	uintptr_t *hi)
+/* How many there are; *all spans them, and is the one if it is one. */
+static unsigned count_ranges(const struct shunt_batch *b, size_t i, size_t end, struct range *all)
 {
 	unsigned n = 0;
 	struct range r;
 
 	while (next_range(b, i, end, &r)) {
 		if (!n++)
-			*lo = r.start;
-		*hi = r.end;
+			*all = r;
+		all->end = r.end;
 		i = r.first + r.n;
+		all->n = i - all->first;
 	}
 	return n;
 }
@@ -369,19 +370,17 @@ static unsigned count_ranges(const struct shunt_batch *b, size_t i, size_t end, 
 static int flip_text(struct shunt_batch *b, struct text *t, size_t i, size_t end, size_t *done)
 {
 	struct range r = {0};
-	uintptr_t lo = 0, hi = 0;
-	unsigned n = count_ranges(b, i, end, &lo, &hi);
+	unsigned n = count_ranges(b, i, end, &r);
 	int err;
 
 	*done = i;
 	if (!n)
 		return 0;
-	if (t->chain.count + 2 * n > MAX_MAPPINGS) {
+	if (n == 1 || t->chain.count + 2 * n > MAX_MAPPINGS) {
 		if (t->chain.count + 2 > MAX_MAPPINGS) {
-			lo = t->chain.whole.start;
-			hi = t->chain.whole.end;
+			r.start = t->chain.whole.start;
+			r.end = t->chain.whole.end;
 		}
-		r = (struct range){.start = lo, .end = hi, .first = i, .n = end - i};
 		err = flip_range(b, t, &r);
 		*done = err ? i : end;
 		return err;
@@ -437,6 +436,8 @@ static int flip_one_text(struct shunt_batch *b, size_t i, size_t *done)
 	of_file = !(v.flags & SHUNT_VMA_SHARED);
 	shunt_maps_chain(b->maps, &v, CHAIN_LOOK, &t.chain);
 	for (;;) {
+		if (shunt_edit_start(&b->e[b->n - 1]) < t.chain.whole.end)
+			end = b->n;
 		while (end < b->n && shunt_edit_start(&b->e[end]) < t.chain.whole.end)
 			end++;
 		if (shunt_edit_end(&b->e[end - 1]) <= t.chain.whole.end)
