@@ -16,6 +16,8 @@
 
 #include <shunt/ring.h>
 
+#include "ring/pool.h"
+#include "ring/writer.h"
 #include "trace/record.h"
 
 #define RUNS 21
@@ -137,6 +139,7 @@ int main(void)
 {
 	struct shunt_ring_options opts = {.size = 64 << 20, .mode = SHUNT_RING_OVERWRITE};
 	struct shunt_record_stats st;
+	struct shunt_ring_info info;
 	char path[64];
 	struct shunt_ring *ring;
 	pthread_t t[2];
@@ -156,6 +159,11 @@ int main(void)
 	for (int i = 0; i < 2; i++)
 		pthread_join(t[i], NULL);
 	shunt_record_stats(&st);
+	shunt_ring_info(ring, &info);
+	printf("many.memory %.0f bytes\n", (double)st.memory);
+	/* Its writers, its row in the pool, and the page that it fills. */
+	printf("many.memory_per_thread %.0f bytes\n", (double)(SHUNT_RING_MAX *
+		sizeof(struct shunt_ring_writer) + sizeof(struct pool_slot) + info.page_size));
 	printf("many.memory_per_site %.1f bytes\n", (double)st.memory / st.functions);
 	shunt_ring_close(ring);
 	unlink(path);
