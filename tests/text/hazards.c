@@ -410,18 +410,31 @@ static void replaced_file(void)
 
 	waitpid(pid, &status, 0);
 	unlink(path);
+	snprintf(cmd, sizeof cmd, "%s (deleted)", path);
+	unlink(cmd);
 	must(!status, "status %x", status);
 }
 
 static void replaced_main(const char *path)
 {
-	char cmd[300];
+	char cmd[400];
 
-	snprintf(cmd, sizeof cmd, "cp /bin/ls %s.new && mv %s.new %s", path, path, path);
+	/* As the kernel then calls the mapped one, too. */
+	snprintf(cmd, sizeof cmd, "cp /bin/ls %s.new && cp /bin/ls '%s (deleted)' && mv %s.new %s",
+		path, path, path, path);
 	must(!system(cmd), "replace");
-	must(toggle_both_ways(&flip), "%s", res.reason);
-	shunt_maps_never_query = true;
-	must(toggle_both_ways(&flip), "%s", res.reason);
+	for (int i = 0; i < 2; i++) {
+		struct shunt_edit e[2];
+
+		/* The pages between these two are not copied but mapped anew. */
+		site_edit(&e[0], 325, true);
+		site_edit(&e[1], 975, true);
+		must(!shunt_text_apply(e, 2, &flip, &res), "%s", res.reason);
+		for (unsigned k = 300; k < 1000; k++)
+			must(site_call(k) == 1 + (k == 325 || k == 975), "site %u", k);
+		must(toggle_both_ways(&flip), "%s", res.reason);
+		shunt_maps_never_query = true;
+	}
 	_exit(0);
 }
 
@@ -642,6 +655,42 @@ static void syscalls_survive_stop(void)
 	must(!sleeps_cut, "%d system calls were cut short", sleeps_cut);
 }
 
+static volatile int signals_seen;
+
+static void count_signal(int sig)
+{
+	(void)sig;
+	signals_seen++;
+}
+
+static void *signalled(void *arg)
+{
+	(void)arg;
+	while (!nops_stop)
+		site_call(9);
+	return NULL;
+}
+
+/* A signal that was about to be delivered when its thread was stopped. */
+static void signals_survive_stop(void)
+{
+	struct sigaction sa = {.sa_handler = count_signal};
+	const union sigval none = {0};
+	int sent = 0;
+	pthread_t t;
+
+	sigaction(SIGRTMIN, &sa, NULL);
+	pthread_create(&t, NULL, signalled, NULL);
+	for (int i = 0; i < 400; i++) {
+		for (int k = 0; k < 50; k++)
+			sent += !pthread_sigqueue(t, SIGRTMIN, none);
+		must(!site_toggle(9, !(i & 1), &stop, &res), "%s", res.reason);
+	}
+	nops_stop = true;
+	pthread_join(t, NULL);
+	must(sent == 20000 && signals_seen == sent, "%d of %d signals arrived", signals_seen, sent);
+}
+
 /* --- bad input ------------------------------------------------------------------------------------------ */
 
 static void bad_edits(void)
@@ -726,6 +775,7 @@ int main(int argc, char **argv)
 	check("traced: trap and stop are refused, flip works", traced);
 	check("one-byte NOPs become one under running threads, by stop only", merge_nops);
 	check("stopping cuts no sleep and no read short", syscalls_survive_stop);
+	check("stopping loses no signal on its way", signals_survive_stop);
 	check("bad edits are refused, unsorted ones are not", bad_edits);
 	check("kernels without PROCMAP_QUERY", old_kernel);
 	check("memory within reach", near_memory);

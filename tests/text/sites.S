@@ -7,6 +7,8 @@
 	.section .text.sites, "ax"
 	.balign 4096
 	.globl test_sites
+	.type test_sites, @object
+	.size test_sites, 20000 * 63
 test_sites:
 	.rept 20000
 	.byte 0x0f, 0x1f, 0x44, 0x00, 0x00
@@ -17,6 +19,7 @@ test_sites:
 	.zero 46, 0xf4
 	.endr
 	.globl test_sites_end
+	.type test_sites_end, @object
 test_sites_end:
 	.balign 4096
 	.section .note.GNU-stack, "", @progbits
