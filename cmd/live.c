@@ -11,6 +11,7 @@
 #include "cmd.h"
 #include "control/request.h"
 #include "live_out.h"
+#include "out.h"
 #include "proc.h"
 
 /* ---- enable, disable ---- */
@@ -143,9 +144,9 @@ static void show_function(struct listing *l, unsigned pid, const struct shunt_ct
 	printf("%s\n{\"pid\":%u,\"id\":%u,\"on\":%s,\"address\":%llu,\"size\":%llu,\"object\":",
 		l->shown ? "," : "", pid, fn->id, fn->on ? "true" : "false",
 		(unsigned long long)fn->address, (unsigned long long)fn->size);
-	shunt_live_string(fn->object, fn->object_len);
+	shunt_out_json(stdout, fn->object, fn->object_len);
 	printf(",\"symbol\":");
-	shunt_live_string(fn->symbol, fn->symbol_len);
+	shunt_out_json(stdout, fn->symbol, fn->symbol_len);
 	putchar('}');
 }
 

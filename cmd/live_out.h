@@ -5,9 +5,6 @@
 
 #include <stddef.h>
 
-/* As a JSON string, quotes included; bytes that are not UTF-8 as \u00XX. */
-void shunt_live_string(const char *text, size_t len);
-
 /* A symbol for people. */
 void shunt_live_symbol(const char *symbol, size_t len);
 

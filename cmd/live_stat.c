@@ -14,6 +14,7 @@
 #include "cmd.h"
 #include "control/request.h"
 #include "live_out.h"
+#include "out.h"
 #include "proc.h"
 
 #define ull unsigned long long
@@ -56,7 +57,7 @@ static void show_process(const struct shunt_ctl_proc *p, const struct counters *
 static void show_process_json(const struct shunt_ctl_proc *p, const struct counters *c, bool first)
 {
 	printf("%s\n{\"pid\":%u,\"image\":%u,\"exe\":", first ? "" : ",", p->pid, p->image);
-	shunt_live_string(p->exe, strnlen(p->exe, sizeof p->exe));
+	shunt_out_json(stdout, p->exe, strnlen(p->exe, sizeof p->exe));
 	for (unsigned i = 0; i < KEYS; i++)
 		printf(",\"%s\":%llu", keys[i], (ull)c->n[i]);
 	putchar('}');
@@ -120,10 +121,12 @@ static void show_thread(const struct shunt_ring_thread *th, void *arg)
 	if (rows->json) {
 		printf("%s\n{\"pid\":%u,\"tid\":%u,\"image\":%u,\"live\":%s,\"comm\":",
 			rows->n ? "," : "", th->pid, th->tid, th->tag, th->live ? "true" : "false");
-		shunt_live_string(th->comm, len);
+		shunt_out_json(stdout, th->comm, len);
 		putchar(',');
 	} else {
-		printf("%8u %8u %-16.*s", th->pid, th->tid, (int)len, th->comm);
+		printf("%8u %8u ", th->pid, th->tid);
+		shunt_out_plain(stdout, th->comm, len);
+		printf("%*s", len < 16 ? (int)(16 - len) : 0, "");
 	}
 	show_numbers(th, rows->json);
 	rows->n++;

@@ -15,6 +15,7 @@
 
 #include "cmd.h"
 #include "format/format.h"
+#include "out.h"
 
 #define OCTAVES 48
 
@@ -296,11 +297,13 @@ static void print_text(const struct report *r)
 	for (size_t i = 0; i < r->nrows && (!r->limit || i < r->limit); i++) {
 		const struct row *w = &r->rows[i];
 
-		printf("%10llu %10s %10s %9s %9s %9s %7llu  %s\n",
+		printf("%10llu %10s %10s %9s %9s %9s %7llu  ",
 			(unsigned long long)w->s->calls, human(w->s->total, a[0]),
 			human(w->s->self, a[1]), human(w->p50, a[2]), human(w->p99, a[3]),
 			human(w->s->max, a[4]),
-			(unsigned long long)(r->by_thread ? w->tid : w->s->threads), w->name);
+			(unsigned long long)(r->by_thread ? w->tid : w->s->threads));
+		shunt_out_plain(stdout, w->name, strlen(w->name));
+		putchar('\n');
 	}
 	printf("\n%llu events of %zu threads", (unsigned long long)(r->entries + r->exits),
 		r->t.nstreams);
@@ -331,9 +334,9 @@ static void print_json(const struct report *r)
 		const struct row *w = &r->rows[i];
 
 		printf("%s\n{\"name\":", i ? "," : "");
-		print_json_string(stdout, w->name);
+		shunt_out_json(stdout, w->name, strlen(w->name));
 		printf(",\"object\":");
-		print_json_string(stdout, w->object);
+		shunt_out_json(stdout, w->object, strlen(w->object));
 		if (r->by_thread)
 			printf(",\"thread\":%u", w->tid);
 		printf(",\"calls\":%llu,\"total_ns\":%llu,\"self_ns\":%llu,\"p50_ns\":%llu,"

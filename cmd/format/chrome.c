@@ -2,56 +2,212 @@
 /*
  * chrome.c - Chrome's trace event format, for Perfetto and chrome://tracing:
  * B and E events, which nest by construction, in microseconds since the start.
+ *
+ * Viewers take some hundred megabytes, so the trace may be cut into parts of equal
+ * time, each a file of its own. What a thread is in at a cut ends in the one part
+ * and begins in the next.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "format.h"
+#include "out.h"
+
+#define PARTS_MAX 512
+
+struct part {
+	FILE *out;
+	const struct trace_stream *named; /* the last thread that is introduced in it */
+	bool any;
+};
 
 struct chrome {
 	struct trace *t;
 	struct names names;
-	FILE *out;
 	const struct trace_stream *s;
-	bool any;
+	const char *path;
+	uint64_t width; /* of a part in ns, 0: one part */
+	struct part *parts;
+	size_t nparts, now; /* now: where the thread is */
+	uint32_t *open;	    /* functions that the thread is in */
+	size_t depth, room;
+	int err;
 };
 
-static void event(struct chrome *c, char phase, uint64_t ts, uint32_t id)
-{
-	uint64_t ns = trace_ns(c->t, ts);
+/* --- parts ---------------------------------------------------------------------- */
 
-	fprintf(c->out, "%s\n{\"ph\":\"%c\",\"ts\":%llu.%03llu,\"pid\":%u,\"tid\":%u",
-		c->any ? "," : "", phase, (unsigned long long)(ns / 1000),
-		(unsigned long long)(ns % 1000), c->s->pid, c->s->tid);
-	fprintf(c->out, ",\"name\":");
-	print_json_string(c->out, names_get(&c->names, c->s->image, id));
-	putc('}', c->out);
-	c->any = true;
+/* out.json is out-001.json, and so on. */
+static FILE *part_file(const struct chrome *c, size_t i)
+{
+	const char *dot = strrchr(c->path, '.');
+	size_t stem = dot && !strchr(dot, '/') ? (size_t)(dot - c->path) : strlen(c->path);
+	char path[4200];
+
+	if (!c->width)
+		return fopen(c->path, "we");
+	snprintf(path, sizeof path, "%.*s-%03zu%s", (int)stem, c->path, i + 1, c->path + stem);
+	return fopen(path, "we");
 }
 
-static void on_enter(struct trace_calls *c, const struct trace_frame *f, size_t depth)
+static int part_begin(struct chrome *c, size_t i)
 {
+	struct part *p = &c->parts[i];
+
+	p->out = part_file(c, i);
+	if (!p->out)
+		return -errno;
+	fprintf(p->out, "{\"displayTimeUnit\":\"ns\",\"otherData\":{\"command\":");
+	shunt_out_json(p->out, c->t->command, strlen(c->t->command));
+	fprintf(p->out, "},\"traceEvents\":[");
+	return 0;
+}
+
+static struct part *part(struct chrome *c, size_t i)
+{
+	struct part *more;
+
+	if (c->err)
+		return NULL;
+	if (i >= PARTS_MAX) {
+		c->err = -E2BIG;
+		return NULL;
+	}
+	if (i >= c->nparts) {
+		more = realloc(c->parts, (i + 1) * sizeof *more);
+		if (!more) {
+			c->err = -ENOMEM;
+			return NULL;
+		}
+		memset(more + c->nparts, 0, (i + 1 - c->nparts) * sizeof *more);
+		c->parts = more;
+		c->nparts = i + 1;
+	}
+	if (!c->parts[i].out)
+		c->err = part_begin(c, i);
+	return c->err ? NULL : &c->parts[i];
+}
+
+static int parts_end(struct chrome *c)
+{
+	for (size_t i = 0; i < c->nparts; i++) {
+		FILE *f = c->parts[i].out;
+
+		if (!f)
+			continue;
+		fprintf(f, "\n]}\n");
+		if (ferror(f) && !c->err)
+			c->err = -EIO;
+		if (fclose(f) && !c->err)
+			c->err = -errno;
+	}
+	free(c->parts);
+	return c->err;
+}
+
+/* --- events --------------------------------------------------------------------- */
+
+static void metadata(struct chrome *c, struct part *p, const char *what, const char *name)
+{
+	fprintf(p->out, "%s\n{\"ph\":\"M\",\"pid\":%u,\"tid\":%u,\"name\":\"%s\",\"args\":{\"name\":",
+		p->any ? "," : "", c->s->pid, c->s->tid, what);
+	shunt_out_json(p->out, name, strlen(name));
+	fprintf(p->out, "}}");
+	p->any = true;
+}
+
+static const char *process_name(const struct chrome *c)
+{
+	const char *slash;
+
+	/* A program's own object is its image's first. */
+	for (size_t i = 0; i < c->t->nobjects; i++) {
+		if (c->t->objects[i].image != c->s->image || !c->t->objects[i].path)
+			continue;
+		slash = strrchr(c->t->objects[i].path, '/');
+		return slash ? slash + 1 : c->t->objects[i].path;
+	}
+	return c->s->comm;
+}
+
+static void introduce(struct chrome *c, struct part *p)
+{
+	if (p->named == c->s)
+		return;
+	p->named = c->s;
+	metadata(c, p, "process_name", process_name(c));
+	metadata(c, p, "thread_name", c->s->comm);
+}
+
+static void event(struct chrome *c, size_t where, char phase, uint64_t ns, uint32_t id)
+{
+	struct part *p = part(c, where);
+	const char *name;
+
+	if (!p)
+		return;
+	introduce(c, p);
+	fprintf(p->out, ",\n{\"ph\":\"%c\",\"ts\":%llu.%03llu,\"pid\":%u,\"tid\":%u,\"name\":", phase,
+		(unsigned long long)(ns / 1000), (unsigned long long)(ns % 1000), c->s->pid,
+		c->s->tid);
+	name = names_get(&c->names, c->s->image, id);
+	shunt_out_json(p->out, name, strlen(name));
+	putc('}', p->out);
+}
+
+/* The part that `ns` is in; what the thread is in is carried over each cut. */
+static size_t go_to(struct chrome *c, uint64_t ns)
+{
+	size_t to = c->width ? ns / c->width : 0;
+
+	for (; c->depth && c->now < to && !c->err; c->now++) {
+		uint64_t cut = (c->now + 1) * c->width;
+
+		for (size_t i = c->depth; i-- > 0;)
+			event(c, c->now, 'E', cut, c->open[i]);
+		for (size_t i = 0; i < c->depth; i++)
+			event(c, c->now + 1, 'B', cut, c->open[i]);
+	}
+	/* A thread's times only ascend. */
+	if (to > c->now)
+		c->now = to;
+	return c->now;
+}
+
+static void on_enter(struct trace_calls *calls, const struct trace_frame *f, size_t depth)
+{
+	struct chrome *c = calls->arg;
+	uint64_t ns = trace_ns(c->t, f->ts);
+	size_t where = go_to(c, ns);
+	uint32_t *more;
+
 	(void)depth;
-	event(c->arg, 'B', f->ts, f->id);
+	if (c->depth == c->room) {
+		c->room = c->room ? c->room * 2 : 256;
+		more = realloc(c->open, c->room * sizeof *more);
+		if (!more) {
+			c->err = -ENOMEM;
+			c->room = c->depth;
+			return;
+		}
+		c->open = more;
+	}
+	c->open[c->depth++] = f->id;
+	event(c, where, 'B', ns, f->id);
 }
 
-static void on_leave(struct trace_calls *c, const struct trace_frame *f, size_t depth, uint64_t ts,
-	enum trace_how how)
+static void on_leave(struct trace_calls *calls, const struct trace_frame *f, size_t depth,
+	uint64_t ts, enum trace_how how)
 {
+	struct chrome *c = calls->arg;
+	uint64_t ns = trace_ns(c->t, ts);
+	size_t where = go_to(c, ns);
+
 	(void)depth;
 	(void)how;
-	event(c->arg, 'E', ts, f->id);
-}
-
-static void name_thread(struct chrome *c)
-{
-	fprintf(c->out, "%s\n{\"ph\":\"M\",\"pid\":%u,\"tid\":%u,\"name\":\"thread_name\",\"args\":"
-			"{\"name\":",
-		c->any ? "," : "", c->s->pid, c->s->tid);
-	print_json_string(c->out, c->s->comm);
-	fprintf(c->out, "}}");
-	c->any = true;
+	if (c->depth)
+		c->depth--;
+	event(c, where, 'E', ns, f->id);
 }
 
 static int stream(struct chrome *c)
@@ -61,34 +217,27 @@ static int stream(struct chrome *c)
 	struct trace_event e;
 	int r = trace_reader_init(&in, c->t, c->s);
 
-	name_thread(c);
-	while (!r && trace_reader_next(&in, &e) == 1)
+	c->now = c->depth = 0;
+	while (!r && !c->err && trace_reader_next(&in, &e) == 1)
 		r = trace_calls_event(&calls, &e);
 	trace_calls_end(&calls);
 	trace_reader_end(&in);
-	return r;
+	return r ? r : c->err;
 }
 
-int shunt_format_chrome(struct trace *t, const char *path)
+int shunt_format_chrome(struct trace *t, const char *path, uint64_t width)
 {
-	struct chrome c = {.t = t, .out = fopen(path, "we")};
-	int r;
+	struct chrome c = {.t = t, .path = path, .width = width};
+	int r = names_init(&c.names, t), end;
 
-	if (!c.out)
-		return -errno;
-	r = names_init(&c.names, t);
-	fprintf(c.out, "{\"displayTimeUnit\":\"ns\",\"otherData\":{\"command\":");
-	print_json_string(c.out, t->command);
-	fprintf(c.out, "},\"traceEvents\":[");
+	if (!r && !width && !part(&c, 0))
+		r = c.err;
 	for (size_t i = 0; i < t->nstreams && !r; i++) {
 		c.s = &t->streams[i];
 		r = stream(&c);
 	}
-	fprintf(c.out, "\n]}\n");
+	end = parts_end(&c);
+	free(c.open);
 	names_free(&c.names);
-	if (ferror(c.out) && !r)
-		r = -EIO;
-	if (fclose(c.out) && !r)
-		r = -errno;
-	return r;
+	return r ? r : end;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "format.h"
+#include "out.h"
 
 #define NODES_MAX (1u << 20)
 #define BUCKETS	  (1u << 16)
@@ -112,7 +113,10 @@ static int stream(struct flame *f)
 
 static void xml(FILE *out, const char *s, size_t n)
 {
-	for (; *s && n--; s++)
+	size_t len = strlen(s), step;
+
+	for (; len && n--; s += step, len -= step) {
+		step = 1;
 		switch (*s) {
 		case '<':
 			fputs("&lt;", out);
@@ -127,8 +131,11 @@ static void xml(FILE *out, const char *s, size_t n)
 			fputs("&quot;", out);
 			break;
 		default:
-			putc((unsigned char)*s < 0x20 || (unsigned char)*s >= 0x7f ? '?' : *s, out);
+			step = shunt_out_character(out, s, len);
+			if (!step)
+				return; /* the file says why */
 		}
+	}
 }
 
 static unsigned colour(const char *name)

@@ -13,7 +13,8 @@
 
 int shunt_format_text(struct trace *t, FILE *out, bool raw);
 int shunt_format_ctf(struct trace *t, const char *dir);
-int shunt_format_chrome(struct trace *t, const char *path);
+/* `width`: of each part in ns, 0: all in one. -E2BIG: too many parts. */
+int shunt_format_chrome(struct trace *t, const char *path, uint64_t width);
 int shunt_format_flame(struct trace *t, const char *path);
 
 /*
@@ -27,8 +28,5 @@ struct names {
 int names_init(struct names *n, struct trace *t);
 const char *names_get(struct names *n, uint32_t image, uint32_t id);
 void names_free(struct names *n);
-
-/* For JSON strings: names are bytes, each above ASCII becomes \u00NN. */
-void print_json_string(FILE *f, const char *s);
 
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "format.h"
+#include "out.h"
 
 struct lane {
 	struct trace_reader in;
@@ -55,8 +56,19 @@ static void stamp(const struct lane *l, uint64_t ts)
 {
 	uint64_t ns = trace_ns(l->text->t, ts);
 
-	fprintf(l->text->out, "%6llu.%09llu %7u %-15s ", (unsigned long long)(ns / 1000000000),
-		(unsigned long long)(ns % 1000000000), l->s->tid, l->s->comm);
+	size_t len = strlen(l->s->comm);
+
+	fprintf(l->text->out, "%6llu.%09llu %7u ", (unsigned long long)(ns / 1000000000),
+		(unsigned long long)(ns % 1000000000), l->s->tid);
+	shunt_out_plain(l->text->out, l->s->comm, len);
+	fprintf(l->text->out, "%*s ", len < 15 ? (int)(15 - len) : 0, "");
+}
+
+static void print_name(const struct lane *l, uint32_t id)
+{
+	const char *name = names_get(&l->text->names, l->s->image, id);
+
+	shunt_out_plain(l->text->out, name, strlen(name));
 }
 
 static void indent(FILE *f, size_t depth)
@@ -70,7 +82,8 @@ static void on_enter(struct trace_calls *c, const struct trace_frame *f, size_t 
 
 	stamp(l, f->ts);
 	indent(l->text->out, depth);
-	fprintf(l->text->out, "%s() {\n", names_get(&l->text->names, l->s->image, f->id));
+	print_name(l, f->id);
+	fputs("() {\n", l->text->out);
 }
 
 static void on_leave(struct trace_calls *c, const struct trace_frame *f, size_t depth, uint64_t ts,
@@ -82,8 +95,9 @@ static void on_leave(struct trace_calls *c, const struct trace_frame *f, size_t 
 
 	stamp(l, ts);
 	indent(l->text->out, depth);
-	fprintf(l->text->out, "} /* %s %llu.%03llu us%s */\n",
-		names_get(&l->text->names, l->s->image, f->id), (unsigned long long)(ns / 1000),
+	fputs("} /* ", l->text->out);
+	print_name(l, f->id);
+	fprintf(l->text->out, " %llu.%03llu us%s */\n", (unsigned long long)(ns / 1000),
 		(unsigned long long)(ns % 1000), hows[how]);
 }
 
@@ -117,8 +131,9 @@ static int one(struct text *x)
 
 	if (x->raw) {
 		stamp(l, l->next.ts);
-		fprintf(x->out, "%s %s\n", l->next.exit ? "exit " : "entry",
-			names_get(&x->names, l->s->image, l->next.id));
+		fputs(l->next.exit ? "exit  " : "entry ", x->out);
+		print_name(l, l->next.id);
+		putc('\n', x->out);
 	} else {
 		r = trace_calls_event(&l->calls, &l->next);
 	}

@@ -615,6 +615,13 @@ static bool wanted(const struct trace *t, uint64_t ts)
 	return ns >= t->from_ns && (!t->to_ns || ns < t->to_ns);
 }
 
+static bool hidden(const struct trace_reader *r, uint32_t id)
+{
+	const struct trace_function *f = trace_function(r->t, r->s->image, id, NULL);
+
+	return !f || f->hidden;
+}
+
 int trace_reader_next(struct trace_reader *r, struct trace_event *e)
 {
 	struct shunt_ring_event ev;
@@ -636,6 +643,8 @@ int trace_reader_next(struct trace_reader *r, struct trace_event *e)
 		}
 		r->torn += ev.kind == SHUNT_RING_EVENT_TORN;
 		if (ev.kind != SHUNT_RING_EVENT_SHORT || !wanted(r->t, ev.ts))
+			continue;
+		if (r->t->some_hidden && hidden(r, ev.tag & 0xffffff))
 			continue;
 		e->ts = ev.ts;
 		e->id = ev.tag & 0xffffff;

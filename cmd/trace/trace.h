@@ -26,6 +26,7 @@ struct trace_function {
 	uint64_t offset; /* in its object */
 	uint64_t size;
 	const char *name; /* raw; NULL: unknown */
+	bool hidden;	  /* its events are passed over, if trace->some_hidden */
 };
 
 struct trace_object {
@@ -83,6 +84,7 @@ struct trace {
 
 	/* Only events of [from, to), ns since the start; to 0: no end. */
 	uint64_t from_ns, to_ns;
+	bool some_hidden;
 
 	uint64_t warnings;
 	void (*warn)(const char *line);

@@ -129,10 +129,8 @@ def ctf_check(path, name):
     return b
 
 
-def chrome_check(path, name):
-    r = shunt('dump', '--chrome', 'out.json', path)
-    doc = json.load(open('out.json'))
-    stacks, good, last = {}, r.returncode == 0, {}
+def nests(doc):
+    stacks, good, last = {}, True, {}
     for e in doc['traceEvents']:
         key = e['pid'], e['tid']
         if e['ph'] == 'B':
@@ -142,8 +140,87 @@ def chrome_check(path, name):
         if e['ph'] in 'BE':
             good = good and e['ts'] >= last.get(key, 0)
             last[key] = e['ts']
-    ok(good and not any(stacks.values()), name + ': Chrome events nest and end')
+    return good and not any(stacks.values())
+
+
+def chrome_check(path, name):
+    r = shunt('dump', '--chrome', 'out.json', path)
+    doc = json.load(open('out.json'))
+    ok(r.returncode == 0 and nests(doc), name + ': Chrome events nest and end')
     return doc
+
+
+def split_check(path, whole):
+    """Each part nests by itself; all of them have each event once, and the cuts."""
+    r = shunt('dump', '--chrome', 'cut.json', '--split', '0.00000113', path)
+    parts = sorted(f for f in os.listdir('.') if f.startswith('cut-'))
+    docs = [json.load(open(f)) for f in parts]
+    ok(r.returncode == 0 and len(parts) == 3 and all(nests(d) for d in docs),
+       '--split: %d parts, each nests by itself' % len(parts)) or diag(r.stderr)
+    width, times, right = 1.13, [], True
+    for f, d in zip(parts, docs):
+        lo = (int(f[4:7]) - 1) * width
+        for e in d['traceEvents']:
+            if e['ph'] in 'BE':
+                right = right and lo - 1e-9 <= e['ts'] <= lo + width + 1e-9
+                at_cut = abs(e['ts'] / width - round(e['ts'] / width)) < 1e-6
+                if not at_cut:
+                    times.append((e['ph'], e['ts'], e['tid'], e['name']))
+    want = [(e['ph'], e['ts'], e['tid'], e['name']) for e in whole['traceEvents'] if e['ph'] in 'BE']
+    ok(right and sorted(times) == sorted(want), '--split: each event once, in its own part') or \
+        diag('%s\n%s' % (sorted(times), sorted(want)))
+    r = shunt('dump', '--chrome', 'many.json', '--split', '0.000001', path)
+    ok(r.returncode == 0, '--split: a microsecond')
+    r = shunt('dump', '--text', '--split', '1', path)
+    ok(r.returncode == 2 and '--chrome' in r.stderr, '--split without --chrome is refused')
+
+
+def odd_names():
+    """What programs call things, they do not always mean well."""
+    odd = ['grün', 'a\x1b[2Jb', 'bad\udcff', '日本', 'x<y>&"z\'', 'tab\x7f']
+    path = trace('odd', page(0, [w for i in range(len(odd)) for w in
+                                 (word(100 + i * 10, i), word(105 + i * 10, i, True))]),
+                 obj=None, threads=THREADS.replace('main\\x20one', 'e\\x1b[31m'))
+    with open(path + '/objects/1-0', 'w', errors='surrogateescape') as f:
+        f.write(objects(names=odd))
+    j = subprocess.run([SHUNT, 'report', '--json', path], capture_output=True).stdout
+    names = {f['name'] for f in json.loads(j.decode())['functions']}
+    ok(names == {n.replace('\udcff', '\ufffd') for n in odd}, 'JSON: names are UTF-8') or diag(names)
+    shunt('dump', '--chrome', 'odd.json', path)
+    doc = json.load(open('odd.json', encoding='utf-8'))
+    ok({n.replace('\udcff', '\ufffd') for n in odd} <= {e['name'] for e in doc['traceEvents']},
+       'Chrome: names are UTF-8')
+    ok(any(e['name'] == 'process_name' and e['args']['name'] == 'victim'
+           for e in doc['traceEvents']), 'Chrome: the process has its name')
+    for how in ('report',), ('dump', '--text'), ('dump', '--raw'):
+        out = subprocess.run([SHUNT, *how, path], capture_output=True).stdout
+        ok(b'\x1b' not in out and b'\xff' not in out and b'\x7f' not in out and
+           b'a\\x1b[2Jb' in out and 'grün'.encode() in out, ' '.join(how) +
+           ': control characters are shown, not sent') or diag(out)
+    shunt('dump', '--flame', 'odd.svg', path)
+    try:
+        xml.dom.minidom.parse('odd.svg')
+        good = 'grün' in open('odd.svg', encoding='utf-8').read()
+    except Exception as e:
+        diag(e)
+        good = False
+    ok(good, 'the flame graph is XML with any names')
+
+
+def narrowed(plain):
+    r = shunt('dump', '--raw', '--thread', '8', plain)
+    ok(r.returncode == 0 and len(r.stdout.splitlines()) == 6 and
+       all(' 8 worker' in l for l in r.stdout.splitlines()), '--thread leaves one thread') or diag(r)
+    r = shunt('dump', '--raw', '--filter', 'foo::*', plain)
+    ok(r.returncode == 0 and len(r.stdout.splitlines()) == 6 and
+       all('foo::bar(int)' in l for l in r.stdout.splitlines()), '--filter leaves such functions')
+    for args, what in ((['--thread', '99'], 'thread 99'), (['--filter', 'nix'], "'nix'")):
+        r = shunt('dump', '--raw', *args, plain)
+        ok(r.returncode == 1 and what in r.stderr and not r.stdout, 'none such: %s' % r.stderr.strip())
+    for args in ['--thread', 'x'], ['--thread', '-1'], ['--split', '0'], ['--split', 'x']:
+        r = shunt('dump', '--chrome', 'no.json', *args, plain)
+        ok(r.returncode == 2 and len(r.stderr.splitlines()) == 1 and not os.path.exists('no.json'),
+           'refused: ' + ' '.join(args)) or diag(r)
 
 
 def main():
@@ -165,6 +242,9 @@ def main():
     doc = chrome_check(plain, 'plain')
     ok(any(e.get('args', {}).get('name') == 'main one' for e in doc['traceEvents']),
        'Chrome: threads have names')
+    split_check(plain, doc)
+    narrowed(plain)
+    odd_names()
     r = shunt('dump', '--flame', 'f.svg', plain)
     svg = open('f.svg').read()
     xml.dom.minidom.parseString(svg)
