@@ -10,14 +10,44 @@
 static const struct {
 	const char *name, *what;
 	int (*run)(int argc, char **argv);
+	const char *help; /* NULL: the command has its own */
 } commands[] = {
-	{ "record", "run a program and record the calls of its functions", shunt_cmd_record },
-	{ "report", "show the calls and times of each function", shunt_cmd_report },
-	{ "dump", "write a trace in other formats", shunt_cmd_dump },
-	{ "enable", "switch functions of a recorded program on", shunt_cmd_enable },
-	{ "disable", "switch functions of a recorded program off", shunt_cmd_disable },
-	{ "list", "show the functions of a recorded program", shunt_cmd_list },
-	{ "stat", "show how a recording is doing", shunt_cmd_stat },
+	{ "record", "run a program and record the calls of its functions", shunt_cmd_record, NULL },
+	{ "report", "show the calls and times of each function", shunt_cmd_report,
+		"Usage: shunt report [OPTION..] [DIR]\n\n"
+		"Shows the calls and times of each function in DIR (default: shunt.trace).\n\n"
+		"  -s, --sort KEY     total (default), self, calls, p50, p99, max or name\n"
+		"  -f, --filter GLOB  only functions of this name\n"
+		"  -n, --limit N      the first N lines\n"
+		"  -t, --by-thread    a line for each function and thread\n"
+		"  -j, --json         one JSON object, times in nanoseconds\n" },
+	{ "dump", "write a trace in other formats", shunt_cmd_dump,
+		"Usage: shunt dump FORMAT [OPTION..] [DIR]\n\n"
+		"Writes the trace DIR (default: shunt.trace) as:\n\n"
+		"  --text             calls in the order of time, indented\n"
+		"  --raw              the same, one event a line\n"
+		"  --ctf OUT          Common Trace Format 1.8: a directory\n"
+		"  --chrome OUT.json  for Perfetto and chrome://tracing\n"
+		"  --flame OUT.svg    a flame graph\n\n"
+		"  --from SECONDS     only what happened from then on\n"
+		"  --to SECONDS       and until then\n"
+		"  --split SECONDS    with --chrome: a file for each so many seconds\n"
+		"  --thread TID       only this thread\n"
+		"  --filter GLOB      only functions of this name\n" },
+	{ "enable", "switch functions of a recorded program on", shunt_cmd_enable,
+		"Usage: shunt enable PID GLOB..\n\n"
+		"Switches functions of a recorded program on, live: names with *, ? and [..];\n"
+		"OBJECT:GLOB limits a pattern to objects of that file name.\n" },
+	{ "disable", "switch functions of a recorded program off", shunt_cmd_disable,
+		"Usage: shunt disable PID GLOB..\n\n"
+		"Switches functions of a recorded program off, live: names with *, ? and [..];\n"
+		"OBJECT:GLOB limits a pattern to objects of that file name.\n" },
+	{ "list", "show the functions of a recorded program", shunt_cmd_list,
+		"Usage: shunt list [--json] PID [GLOB]\n\n"
+		"Shows the functions of a recorded program, and which of them are on.\n" },
+	{ "stat", "show how a recording is doing", shunt_cmd_stat,
+		"Usage: shunt stat [--json] PID\n\n"
+		"Shows how a recording is doing: functions, patches, events, losses, buffer.\n" },
 };
 
 static int help(void)
@@ -25,6 +55,7 @@ static int help(void)
 	puts("Usage: shunt COMMAND [ARG..]\n");
 	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
 		printf("  %-8s  %s\n", commands[i].name, commands[i].what);
+	puts("\n'shunt COMMAND --help' says more.");
 	return 0;
 }
 
@@ -38,9 +69,16 @@ int main(int argc, char **argv)
 		printf("shunt %s\n", shunt_version());
 		return 0;
 	}
-	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-		if (!strcmp(word, commands[i].name))
-			return commands[i].run(argc - 1, argv + 1);
+	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+		if (strcmp(word, commands[i].name))
+			continue;
+		if (commands[i].help && argc == 3 &&
+			(!strcmp(argv[2], "--help") || !strcmp(argv[2], "-h"))) {
+			fputs(commands[i].help, stdout);
+			return 0;
+		}
+		return commands[i].run(argc - 1, argv + 1);
+	}
 	fprintf(stderr, "shunt: '%s' is no command: 'shunt help' lists them\n", word);
 	return 2;
 }

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/* around.h - what the documents' examples take for granted. */
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <shunt/ftrace.h>
+#include <shunt/ring.h>
+#include <shunt/shunt.h>
+#include <shunt/text.h>
+
+extern void *site, *to;
+extern uint64_t sample;
+void work(void);
