@@ -66,7 +66,7 @@ enum shunt_ring_clock {
 
 /* Zero means the default, everywhere. */
 struct shunt_ring_options {
-	uint64_t size;	    /* of the pool, bytes; 0: 16 MiB */
+	uint64_t size;	    /* of the pool, bytes, 32 GiB at most; 0: 16 MiB */
 	uint32_t page_size; /* power of two, 1 KiB to 64 KiB; 0: by the pool's size */
 	uint32_t slots;	    /* threads that can write at a time; 0: 4096 */
 	enum shunt_ring_mode mode;
@@ -127,8 +127,8 @@ SHUNT_API int shunt_ring_open(const char *path, uint32_t tag, unsigned flags,
 	struct shunt_ring **ring);
 
 /*
- * Unmaps it. The calling thread's page is handed over; other threads must not
- * be writing any more. The file stays: unlink(2) it when nobody needs it.
+ * Unmaps it. The pages of this process's threads are handed over; none of them
+ * may be writing any more. The file stays: unlink(2) it when nobody needs it.
  */
 SHUNT_API void shunt_ring_close(struct shunt_ring *ring);
 

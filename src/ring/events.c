@@ -73,14 +73,21 @@ SHUNT_API int shunt_ring_event_next(struct shunt_ring_cursor *c, struct shunt_ri
  */
 static inline const uint64_t *pass_alike(const uint64_t *p, const uint64_t *end, uint64_t *events)
 {
-	uint64_t alike = *(const volatile uint64_t *)p & WORD_SHAPE;
-	size_t words = words_of(WORD_LEN(alike));
+	const volatile uint64_t *at = p;
+	uint64_t alike = *at & WORD_SHAPE;
+	ptrdiff_t n = words_of(WORD_LEN(alike));
 
-	do {
+	for (; end - at > 3 * n; at += 4 * n) {
+		uint64_t unlike = (at[0] ^ alike) | (at[n] ^ alike) | (at[2 * n] ^ alike) |
+				  (at[3 * n] ^ alike);
+
+		if (unlike & WORD_SHAPE)
+			break;
+		*events += 4;
+	}
+	for (; at < end && (*at & WORD_SHAPE) == alike; at += n)
 		++*events;
-		p += words;
-	} while (p < end && (*(const volatile uint64_t *)p & WORD_SHAPE) == alike);
-	return p;
+	return (const uint64_t *)at;
 }
 
 void shunt_ring_count(const struct shunt_ring_page *page, size_t size, uint64_t *events,

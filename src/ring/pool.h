@@ -2,7 +2,7 @@
 /*
  * pool.h - the layout of a ring's file, shared by all processes that map it.
  *
- *	superblock | thread slots | page descriptors | pages
+ *	superblock | thread slots | page descriptors | pages | POOL_BEYOND bytes
  *
  * Each word of it is written either by one thread alone (plain stores, read by
  * others in order, as x86 keeps stores in order), or atomically.
@@ -41,8 +41,7 @@ struct pool_slot {
 	char comm[16];
 	struct pool_account a;
 	uint64_t seq;
-	uint32_t current;  /* its page's index + 1, 0 for none */
-	uint32_t unused_;
+	uint64_t current; /* its page: tag << 32 | index + 1, or 0 there for none */
 	uint64_t unused[4];
 } __attribute__((aligned(64)));
 _Static_assert(sizeof(struct pool_slot) == 128, "two lines a thread");
@@ -81,10 +80,26 @@ enum { SUB_EMPTY, SUB_CLAIMED, SUB_END = 3, SUB_CLOCK };
 #define WORD_SUB(w)   ((unsigned)((w) >> 2) & 0x3f)
 #define SPECIAL(sub)  ((uint64_t)(sub) << 2 | WORD_SPECIAL)
 
-#define WORD_EMPTY(instance) ((uint64_t)(instance) << 8 | SPECIAL(SUB_EMPTY))
-#define WORD_CLAIMED	     SPECIAL(SUB_CLAIMED)
-#define WORD_END	     SPECIAL(SUB_END)
-#define WORD_CLOCK(hi)	     ((uint64_t)(hi) << 32 | SPECIAL(SUB_CLOCK))
+#define WORD_CLAIMED   SPECIAL(SUB_CLAIMED)
+#define WORD_END       SPECIAL(SUB_END)
+#define WORD_CLOCK(hi) ((uint64_t)(hi) << 32 | SPECIAL(SUB_CLOCK))
+
+/*
+ * The tag of a page's use, in the high half of a word: the low half of its
+ * instance. It comes again after 2^32 pages; who was interrupted for just so long
+ * would have to be told apart, and is not.
+ */
+#define TAG(x)		((x) & ~(uint64_t)UINT32_MAX)
+#define TAG_OF(inst)	((uint64_t)(inst) << 32)
+#define EMPTY(x)	(TAG(x) | SPECIAL(SUB_EMPTY))
+#define CURRENT_ANY(c)	((uint32_t)(c) != 0)
+#define CURRENT_PAGE(c) ((uint32_t)(c) - 1)
+
+/* What the low half of a word can say. */
+#define POOL_WORDS_MAX ((uint64_t)1 << 32)
+
+/* Bytes of the file behind the last page. */
+#define POOL_BEYOND 4096
 
 /* Words that a long event of `len` payload bytes takes. */
 static inline uint32_t words_of(uint32_t len)
@@ -126,6 +141,8 @@ struct shunt_ring_writer;
 void shunt_ring_writers_init(void);
 /* The calling thread writes no more: its page is handed over, its slot ended. */
 void shunt_ring_writer_end(struct shunt_ring *r, struct shunt_ring_writer *w);
+/* The same for all threads of this process, none of which is writing. */
+void shunt_ring_writers_end(struct shunt_ring *r);
 /* The same for the ring with this id, if it is open. */
 void shunt_ring_leave(int id, struct shunt_ring_writer *w);
 

@@ -125,7 +125,7 @@ static int layout(struct pool_super *s, const struct shunt_ring_options *o)
 	uint32_t page = o->page_size ? o->page_size : default_page_size(pool);
 
 	if (page < 1024 || page > 65536 || (page & (page - 1)) || pool / page < 2 ||
-		pool / page > 1u << 24 || o->slots > 1u << 20 || o->mode > SHUNT_RING_OVERWRITE ||
+		pool / page > 1u << 24 || pool / 8 > POOL_WORDS_MAX || o->slots > 1u << 20 || o->mode > SHUNT_RING_OVERWRITE ||
 		o->clock > SHUNT_RING_CLOCK_NONE)
 		return -EINVAL;
 	s->page_size = page;
@@ -136,7 +136,8 @@ static int layout(struct pool_super *s, const struct shunt_ring_options *o)
 	s->descs_at = round_up(s->slots_at + (uint64_t)s->slots * sizeof(struct pool_slot), 4096);
 	s->pages_at =
 		round_up(s->descs_at + (uint64_t)s->pages * sizeof(struct pool_desc), 65536);
-	s->size = s->pages_at + (uint64_t)s->pages * page;
+	/* A writer may look a payload's length beyond the last page. */
+	s->size = s->pages_at + (uint64_t)s->pages * page + POOL_BEYOND;
 	s->free = s->pages;
 	return 0;
 }
@@ -147,13 +148,14 @@ static int check(const struct pool_super *s, uint64_t size)
 		return -EINVAL;
 	if (s->size != size || s->page_size < 1024 || s->page_size > 65536 ||
 		(s->page_size & (s->page_size - 1)) || !s->pages || s->pages > 1u << 24 ||
+		(uint64_t)s->pages * s->page_size / 8 > POOL_WORDS_MAX ||
 		!s->slots || s->slots > 1u << 20)
 		return -EINVAL;
 	if (s->slots_at < sizeof *s || s->slots_at % 64 ||
 		s->descs_at < s->slots_at + (uint64_t)s->slots * sizeof(struct pool_slot) ||
 		s->descs_at % 16 || s->pages_at % 4096 ||
 		s->pages_at < s->descs_at + (uint64_t)s->pages * sizeof(struct pool_desc) ||
-		s->size < s->pages_at + (uint64_t)s->pages * s->page_size)
+		s->size < s->pages_at + (uint64_t)s->pages * s->page_size + POOL_BEYOND)
 		return -EINVAL;
 	return 0;
 }
@@ -274,8 +276,8 @@ static void end_predecessors(struct shunt_ring *r)
 
 		if (s->state != SLOT_LIVE || s->pid != pid || s->tag == r->tag)
 			continue;
-		if (s->current)
-			shunt_ring_seal(r, s->current - 1);
+		if (CURRENT_ANY(s->current))
+			shunt_ring_seal(r, CURRENT_PAGE(s->current));
 		s->current = 0;
 		__atomic_store_n(&s->state, SLOT_ENDED, __ATOMIC_RELEASE);
 	}
@@ -319,9 +321,10 @@ SHUNT_API void shunt_ring_close(struct shunt_ring *r)
 	if (!r)
 		return;
 	w = shunt_ring_writer(r);
-	if (w)
+	if (w) /* of a fork child: not among the others */
 		shunt_ring_writer_end(r, w);
 	pthread_mutex_lock(&rings_lock);
+	shunt_ring_writers_end(r);
 	rings[r->id] = NULL;
 	pthread_mutex_unlock(&rings_lock);
 	munmap(r->super, r->super->size);

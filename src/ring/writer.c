@@ -2,15 +2,21 @@
 /*
  * writer.c - writing events. docs/ring.md has the argument at length; in short:
  *
- * Each use of a page has an instance number of its own, and an empty word of
- * it is that number. A word is claimed by one compare-exchange from "empty, of
- * the instance that I know" to the event, not locked: only the page's own
- * thread writes to it, and against a signal handler on the same thread one
- * instruction is atomic enough. So the claim fails, and the event is tried
- * again from the start with a new time stamp, if a handler wrote first, if a
- * handler took another page (it seals the old one), if the page is full (its
- * last word is END), or if the page belongs to somebody else by now. And since
- * a failed claim reads the clock anew, words are in the order of their stamps.
+ * Each use of a page has a tag of its own, and an empty word of it is that tag.
+ * A word is claimed by one compare-exchange from "empty, of the use that I know"
+ * to the event, not locked: only the page's own thread writes to it, and against
+ * a signal handler on the same thread one instruction is atomic enough. So the
+ * claim fails, and the event is tried again from the start with a new time
+ * stamp, if a handler wrote first, if a handler took another page (it seals the
+ * old one), if the page is full (its last word is END), or if the page belongs to
+ * somebody else by now. And since a failed claim reads the clock anew, words are
+ * in the order of their stamps.
+ *
+ * Whatever a thread remembers of its page has the tag in the same word: where
+ * the next event goes (`at`), and which page is current. A thread may be
+ * interrupted anywhere, for long, and its handler may leave the page and come to
+ * have it again: what is stored or compared after that is of the old use, and
+ * means nothing in the new one.
  *
  * A short event is committed by its claim. A long one is claimed with a word
  * that says how long it will be, filled, and then committed by its final word.
@@ -39,23 +45,26 @@ _Static_assert(sizeof(struct shunt_ring_page) == 64, "on disk");
 
 /* --- single instructions ---------------------------------------------------- */
 
-static inline bool local_cmpxchg64(uint64_t *p, uint64_t old, uint64_t new)
+static inline bool cmpxchg64(uint64_t *p, uint64_t old, uint64_t new)
 {
 	bool done;
 
-	__asm__ volatile("cmpxchgq %3, %1" : "=@ccz"(done), "+m"(*p), "+a"(old) : "r"(new));
-	return done;
-}
-
-static inline bool local_cmpxchg32(uint32_t *p, uint32_t old, uint32_t new)
-{
-	bool done;
-
-	__asm__ volatile("cmpxchgl %3, %1"
+	__asm__ volatile("cmpxchgq %3, %1"
 			 : "=@ccz"(done), "+m"(*p), "+a"(old)
 			 : "r"(new)
 			 : "memory");
 	return done;
+}
+
+/*
+ * A compare-exchange that fails writes what it has read back (Intel SDM 2A,
+ * CMPXCHG), and unlocked, that undoes what another core stored meanwhile. So a
+ * word of a page that may be another thread's by now is looked at first: only
+ * a handler right between the look and the exchange can have given it away.
+ */
+static inline bool local_cmpxchg64(uint64_t *p, uint64_t old, uint64_t new)
+{
+	return *(volatile uint64_t *)p == old && cmpxchg64(p, old, new);
 }
 
 static inline void local_inc64(uint64_t *p)
@@ -148,6 +157,7 @@ static void block_reset(struct block *b, int32_t tid)
 	for (int i = 0; i < SHUNT_RING_MAX; i++) {
 		b->w[i].slot = NULL;
 		b->w[i].hi = SHUNT_WRITER_IDLE;
+		b->w[i].longs = 0;
 		b->w[i].preparing = 0;
 	}
 	b->tid = tid;
@@ -302,6 +312,7 @@ static bool writer_join(struct shunt_ring *r, struct shunt_ring_writer *w)
 	slot_begin(r, s);
 	w->hi = SHUNT_WRITER_IDLE;
 	w->written = &s->a.written;
+	w->words = (uint64_t *)(void *)r->pages;
 	if (!local_cmpxchg64((uint64_t *)&w->slot, 0, (uint64_t)s)) {
 		__atomic_store_n(&s->state, SLOT_FREE, __ATOMIC_RELEASE);
 		w->written = &w->slot->a.written;
@@ -335,6 +346,18 @@ static uint64_t *page_last(const struct shunt_ring *r, uint32_t i)
 	return (uint64_t *)(void *)((char *)page_at(r, i) + r->page_size) - 1;
 }
 
+static uint64_t *word_at(const struct shunt_ring *r, uint64_t at)
+{
+	return (uint64_t *)(void *)r->pages + (uint32_t)at;
+}
+
+static struct shunt_ring_page *page_around(const struct shunt_ring *r, const uint64_t *p)
+{
+	size_t by = (size_t)((const char *)p - r->pages);
+
+	return (void *)(r->pages + (by & ~(size_t)(r->page_size - 1)));
+}
+
 /* The first word at or after `p` that is not part of an event. */
 static uint64_t *first_free(uint64_t *p, uint64_t *last)
 {
@@ -354,8 +377,8 @@ static uint64_t *first_free(uint64_t *p, uint64_t *last)
 
 /*
  * Nothing more goes into the page: a writer caught in the middle will fail.
- * `empty` says which use of the page is meant: if it has ended meanwhile, and
- * the page is another thread's, nothing is written. `p` is where an event begins.
+ * `empty` says which use of the page is meant: if that has ended meanwhile,
+ * nothing is written. `p` is where an event begins.
  */
 static void seal(struct shunt_ring *r, uint32_t i, uint64_t *p, uint64_t empty)
 {
@@ -368,7 +391,7 @@ static void seal(struct shunt_ring *r, uint32_t i, uint64_t *p, uint64_t empty)
 
 void shunt_ring_seal(struct shunt_ring *r, uint32_t i)
 {
-	seal(r, i, page_words(r, i), WORD_EMPTY(r->descs[i].instance));
+	seal(r, i, page_words(r, i), EMPTY(TAG_OF(r->descs[i].instance)));
 	__atomic_store_n(&r->descs[i].state, PAGE_FULL, __ATOMIC_RELEASE);
 }
 
@@ -377,41 +400,40 @@ void shunt_ring_seal(struct shunt_ring *r, uint32_t i)
  * making. Called by who closes the page, and by each writer that finds its page
  * closed when it has committed: whoever comes last finds none.
  */
-static void page_settle(struct shunt_ring *r, uint32_t i, uint64_t instance)
+static void page_settle(struct shunt_ring *r, uint32_t i, uint64_t tag)
 {
 	struct pool_desc *d = &r->descs[i];
 	uint64_t events, torn;
 
 	/* In this order: nobody but us takes a page of ours out of PINNED. */
-	if (__atomic_load_n(&d->state, __ATOMIC_ACQUIRE) != PAGE_PINNED || d->instance != instance)
+	if (__atomic_load_n(&d->state, __ATOMIC_ACQUIRE) != PAGE_PINNED ||
+		TAG_OF(d->instance) != tag)
 		return;
 	shunt_ring_count(page_at(r, i), r->page_size, &events, &torn);
 	if (torn)
 		return;
 	d->events = (uint32_t)events;
-	local_cmpxchg32(&d->state, PAGE_PINNED, PAGE_FULL);
+	__atomic_compare_exchange_n(&d->state, &(uint32_t){PAGE_PINNED}, PAGE_FULL, false,
+		__ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 
-/* Where events begin in a page: the head, if it is in this use of the page. */
-static uint64_t *head_in(struct shunt_ring *r, struct shunt_ring_writer *w, uint32_t i,
-	uint64_t empty)
+/* Where events begin in a page: where the last one ended, if that was in this use
+ * of the page. */
+static uint64_t *begin_in(struct shunt_ring *r, struct shunt_ring_writer *w, uint64_t current)
 {
-	uint64_t *p = page_words(r, i), *head;
+	uint64_t at = *(volatile uint64_t *)&w->at;
 
-	if (*(volatile uint64_t *)&w->empty != empty)
-		return p;
-	head = *(uint64_t *volatile *)&w->head;
-	return head >= p && head <= page_last(r, i) ? head : p;
+	return TAG(at) == TAG(current) ? word_at(r, at) : page_words(r, CURRENT_PAGE(current));
 }
 
-static void page_close(struct shunt_ring *r, struct shunt_ring_writer *w, uint32_t current,
-	uint64_t empty)
+static void page_close(struct shunt_ring *r, struct shunt_ring_writer *w, struct pool_slot *s,
+	uint64_t current)
 {
-	uint32_t i = current - 1;
+	uint32_t i = CURRENT_PAGE(current);
 	struct shunt_ring_page *p = page_at(r, i);
 
-	seal(r, i, head_in(r, w, i, empty), empty);
-	if (!local_cmpxchg32(&w->slot->current, current, 0))
+	seal(r, i, begin_in(r, w, current), EMPTY(current));
+	if (!local_cmpxchg64(&s->current, current, TAG(current)))
 		return; /* a handler has closed it */
 	if (!(*(volatile uint8_t *)&p->flags & SHUNT_RING_PAGE_LONG)) {
 		__atomic_store_n(&r->descs[i].state, PAGE_FULL, __ATOMIC_RELEASE);
@@ -420,24 +442,8 @@ static void page_close(struct shunt_ring *r, struct shunt_ring_writer *w, uint32
 	/* PINNED before the look, so that whoever commits after it does not miss it. */
 	__atomic_store_n(&r->descs[i].state, PAGE_PINNED, __ATOMIC_RELEASE);
 	*(volatile uint8_t *)&p->flags = SHUNT_RING_PAGE_LONG | SHUNT_RING_PAGE_CLOSED;
-	page_settle(r, i, empty >> 8);
-}
-
-/*
- * The current page, index + 1, and what its empty words are. While it is
- * current it is ours; what is read here of an earlier use matches nothing.
- */
-static uint32_t current_page(struct shunt_ring *r, struct shunt_ring_writer *w, uint64_t *empty)
-{
-	uint32_t current;
-
-	do {
-		current = *(volatile uint32_t *)&w->slot->current;
-		if (!current)
-			return 0;
-		*empty = WORD_EMPTY(*(volatile uint64_t *)&r->descs[current - 1].instance);
-	} while (*(volatile uint32_t *)&w->slot->current != current);
-	return current;
+	*(volatile uint64_t *)&w->longs = TAG(current);
+	page_settle(r, i, TAG(current));
 }
 
 static void give_back(struct shunt_ring *r, uint32_t i)
@@ -477,9 +483,11 @@ static bool take_full(struct shunt_ring *r, uint32_t i)
 	uint64_t events, instance;
 	uint32_t full = PAGE_FULL;
 
+	/* In this order: if it is the same instance when we have it, it was full
+	 * and whole when we counted. */
+	instance = __atomic_load_n(&d->instance, __ATOMIC_ACQUIRE);
 	if (__atomic_load_n(&d->state, __ATOMIC_ACQUIRE) != PAGE_FULL)
 		return false;
-	instance = __atomic_load_n(&d->instance, __ATOMIC_RELAXED);
 	events = page_events(r, i);
 	if (!__atomic_compare_exchange_n(&d->state, &full, PAGE_TAKEN, false, __ATOMIC_SEQ_CST,
 		    __ATOMIC_RELAXED))
@@ -514,7 +522,7 @@ static void page_begin(struct shunt_ring *r, struct shunt_ring_writer *w, uint32
 	struct pool_slot *s = w->slot;
 	uint32_t slot = (uint32_t)(s - r->slots);
 
-	fill64(page_words(r, i), WORD_EMPTY(instance),
+	fill64(page_words(r, i), EMPTY(TAG_OF(instance)),
 		(r->page_size - sizeof *p) / sizeof(uint64_t) - 1);
 	*page_last(r, i) = WORD_END;
 	p->version = POOL_VERSION;
@@ -564,8 +572,12 @@ static void reclaim(struct shunt_ring *r, struct shunt_ring_writer *w, uintptr_t
 		give_back(r, page - 1);
 }
 
-/* A new current page, unless a handler has found one first. False: none to be had. */
-static __attribute__((noinline)) bool page_new(struct shunt_ring *r, struct shunt_ring_writer *w)
+/*
+ * A new current page, unless a handler has found one since the slot said `none`.
+ * False: there is none to be had.
+ */
+static __attribute__((noinline)) bool page_new(struct shunt_ring *r, struct shunt_ring_writer *w,
+	uint64_t none)
 {
 	uintptr_t sp = (uintptr_t)__builtin_frame_address(0), outer_at = w->preparing_at;
 	uint64_t instance;
@@ -576,11 +588,11 @@ static __attribute__((noinline)) bool page_new(struct shunt_ring *r, struct shun
 	outer = w->preparing;
 	page = take(r, &instance);
 	if (!page)
-		return __atomic_load_n(&w->slot->current, __ATOMIC_RELAXED) != 0;
+		return *(volatile uint64_t *)&w->slot->current != none;
 	*(volatile uintptr_t *)&w->preparing_at = sp;
 	*(volatile uint32_t *)&w->preparing = page;
 	page_begin(r, w, page - 1, instance);
-	if (!local_cmpxchg32(&w->slot->current, 0, page))
+	if (!local_cmpxchg64(&w->slot->current, none, TAG_OF(instance) | page))
 		give_back(r, page - 1);
 	*(volatile uint32_t *)&w->preparing = outer;
 	*(volatile uintptr_t *)&w->preparing_at = outer_at;
@@ -588,38 +600,36 @@ static __attribute__((noinline)) bool page_new(struct shunt_ring *r, struct shun
 }
 
 /*
- * Brings head, empty and hi to the current page, making one if needed. A
- * handler may come in between and do the same: whatever is left behind then
- * fails its claim and comes here again.
+ * Brings `at` and `hi` to the current page, making one if needed. A handler may
+ * come in between and do the same: whatever is left behind then fails its claim
+ * and comes here again.
  */
 static bool resync(struct shunt_ring *r, struct shunt_ring_writer *w, uint32_t words)
 {
 	for (;;) {
-		uint64_t *p, *last, empty;
-		uint32_t current = current_page(r, w, &empty);
+		uint64_t current = *(volatile uint64_t *)&w->slot->current;
+		uint32_t i = CURRENT_PAGE(current);
+		uint64_t *p, *last;
 
-		if (!current) {
+		if (!CURRENT_ANY(current)) {
 			w->hi = SHUNT_WRITER_IDLE;
-			if (!page_new(r, w))
+			if (!page_new(r, w, current))
 				return false;
 			continue;
 		}
-		last = page_last(r, current - 1);
-		p = first_free(head_in(r, w, current - 1, empty), last);
-		if (*(volatile uint64_t *)p != empty || p + words > last) {
-			page_close(r, w, current, empty);
+		last = page_last(r, i);
+		p = first_free(begin_in(r, w, current), last);
+		if (*(volatile uint64_t *)p != EMPTY(current) || p + words > last) {
+			page_close(r, w, w->slot, current);
 			continue;
 		}
-		/* A handler in between leaves a mixture: no claim passes with it,
-		 * and the next to come here sets it all again. hi comes last, for
-		 * it opens the fast path. */
-		if (w->empty != empty)
+		/* hi comes last, for it opens the fast path. */
+		if (TAG(w->at) != TAG(current))
 			*(volatile uint64_t *)&w->hi = SHUNT_WRITER_IDLE;
-		*(uint64_t *volatile *)&w->head = p;
-		*(char *volatile *)&w->page = (char *)page_at(r, current - 1);
-		*(volatile uint64_t *)&w->empty = empty;
+		*(volatile uint64_t *)&w->at =
+			TAG(current) | (uint64_t)(p - (uint64_t *)(void *)r->pages);
 		if (*(volatile uint64_t *)&w->hi == SHUNT_WRITER_IDLE)
-			*(volatile uint64_t *)&w->hi = hi_of(page_at(r, current - 1)->ts);
+			*(volatile uint64_t *)&w->hi = hi_of(page_at(r, i)->ts);
 		return true;
 	}
 }
@@ -636,31 +646,33 @@ static int discard(struct shunt_ring *r, struct shunt_ring_writer *w)
 /* What is claimed. */
 struct place {
 	uint64_t *pos;
-	char *page;
-	uint64_t word, empty;
+	struct shunt_ring_page *page;
+	uint64_t word, at, hi;
 };
 
 /*
- * One try to claim `words` words with `at->word` (less the time). False: try
+ * One try to claim `words` words with `to->word` (less the time). False: try
  * again. The fast path knows the TSC and no clock, and leaves a new high half of
  * the clock to the slow one.
  */
 static inline __attribute__((always_inline)) bool claim(struct shunt_ring *r,
-	struct shunt_ring_writer *w, struct place *at, size_t words, bool event_long, bool fast)
+	struct shunt_ring_writer *w, struct place *to, size_t words, bool event_long, bool fast)
 {
-	uint64_t ts;
+	/* First: where there is one, `at` has been set. */
+	uint64_t hi = *(volatile uint64_t *)&w->hi, ts;
 
-	at->empty = *(volatile uint64_t *)&w->empty;
-	at->pos = *(uint64_t *volatile *)&w->head;
+	to->at = *(volatile uint64_t *)&w->at;
+	to->pos = word_at(r, to->at);
 	/* Last: what a handler writes from here on makes the claim fail. */
 	if (fast)
 		ts = r->clock == SHUNT_RING_CLOCK_TSC ? clock_tsc() : 0;
 	else
 		ts = clock_now(r);
-	if (__builtin_expect(hi_of(ts) != *(volatile uint64_t *)&w->hi, 0)) {
+	if (__builtin_expect(hi_of(ts) != hi, 0)) {
 		/* Said once for all that follow; twice does no harm. */
-		if (!fast && local_cmpxchg64(at->pos, at->empty, WORD_CLOCK(ts >> 32))) {
-			*(uint64_t *volatile *)&w->head = at->pos + 1;
+		if (!fast && hi &&
+			local_cmpxchg64(to->pos, EMPTY(to->at), WORD_CLOCK(ts >> 32))) {
+			*(volatile uint64_t *)&w->at = to->at + 1;
 			*(volatile uint64_t *)&w->hi = hi_of(ts);
 		}
 		return false;
@@ -669,21 +681,21 @@ static inline __attribute__((always_inline)) bool claim(struct shunt_ring *r,
 	if (event_long) {
 		uint8_t *flags;
 
-		at->page = *(char *volatile *)&w->page;
-		/* Too far, too, if a handler has changed one of the two. */
-		if (__builtin_expect((size_t)((char *)(at->pos + words) - at->page) >
-					     r->page_size - 8, 0))
+		to->page = page_around(r, to->pos);
+		if (__builtin_expect((size_t)((char *)(to->pos + words) - (char *)to->page) >
+					     r->room, 0))
 			return false;
 		/* Before the claim. In somebody else's page, by now, it only
 		 * costs them a look. */
-		flags = &((struct shunt_ring_page *)(void *)at->page)->flags;
+		flags = &to->page->flags;
 		if (__builtin_expect(!(*(volatile uint8_t *)flags & SHUNT_RING_PAGE_LONG), 0))
 			__atomic_fetch_or(flags, SHUNT_RING_PAGE_LONG, __ATOMIC_RELAXED);
 	}
-	at->word |= ts << 32;
-	if (__builtin_expect(!local_cmpxchg64(at->pos, at->empty, at->word), 0))
+	to->word |= ts << 32;
+	to->hi = hi;
+	if (__builtin_expect(!local_cmpxchg64(to->pos, EMPTY(to->at), to->word), 0))
 		return false;
-	*(uint64_t *volatile *)&w->head = at->pos + words;
+	*(volatile uint64_t *)&w->at = to->at + words;
 	return true;
 }
 
@@ -694,15 +706,15 @@ static inline uint64_t put_word(uint32_t tag)
 
 int shunt_ring_put_slow(struct shunt_ring *r, struct shunt_ring_writer *w, uint32_t tag)
 {
-	struct place at;
+	struct place to;
 
 	if (!w || !writer_join(r, w))
 		return discard(r, w);
 	do {
 		if (!resync(r, w, 1))
 			return discard(r, w);
-		at.word = put_word(tag);
-	} while (!claim(r, w, &at, 1, false, false));
+		to.word = put_word(tag);
+	} while (!claim(r, w, &to, 1, false, false));
 	local_inc64(&w->slot->a.written);
 	return 0;
 }
@@ -726,9 +738,9 @@ static inline __attribute__((always_inline)) struct shunt_ring_writer *ready(str
 SHUNT_API int shunt_ring_put(struct shunt_ring *r, uint32_t tag)
 {
 	struct shunt_ring_writer *w = ready(r);
-	struct place at = {.word = put_word(tag)};
+	struct place to = {.word = put_word(tag)};
 
-	if (__builtin_expect(!w, 0) || __builtin_expect(!claim(r, w, &at, 1, false, true), 0))
+	if (__builtin_expect(!w, 0) || __builtin_expect(!claim(r, w, &to, 1, false, true), 0))
 		return put_anew(r, tag);
 	local_inc64(w->written);
 	return 0;
@@ -739,42 +751,54 @@ SHUNT_API int shunt_ring_put(struct shunt_ring *r, uint32_t tag)
 static inline __attribute__((always_inline)) void copy_in(uint64_t *to, const void *data,
 	size_t len)
 {
-	const unsigned char *from = data;
+	const unsigned char *from = data, *end = from + len;
 	uint64_t x = 0;
 
-	for (; len >= 8; len -= 8, from += 8) {
+	for (; end - from >= 8; from += 8) {
 		__builtin_memcpy(&x, from, 8);
 		*(volatile uint64_t *)to++ = x;
 	}
-	if (!len)
+	if (from == end)
 		return;
 	x = 0;
-	for (size_t i = 0; i < len; i++)
-		x |= (uint64_t)from[i] << (8 * i);
+	if (len > 8) { /* the last eight bytes, and of these the last ones */
+		__builtin_memcpy(&x, end - 8, 8);
+		x >>= 64 - 8 * (end - from);
+	} else {
+		for (int i = 0; from < end; i += 8)
+			x |= (uint64_t)*from++ << i;
+	}
 	*(volatile uint64_t *)to = x;
 }
 
-static __attribute__((noinline)) int settle_late(struct shunt_ring *r, const char *page,
-	uint64_t empty)
+/* The page of an event that has just got its final word may have been closed
+ * before. After the event: a handler that closes it later finds no claim. */
+static inline __attribute__((always_inline)) int settle_late(struct shunt_ring *r, uint64_t at)
 {
-	page_settle(r, (uint32_t)((size_t)(page - r->pages) / r->page_size), empty >> 8);
+	struct shunt_ring_page *page = page_around(r, word_at(r, at));
+	size_t by = (size_t)((char *)page - r->pages);
+
+	if (__builtin_expect(*(volatile uint8_t *)&page->flags & SHUNT_RING_PAGE_CLOSED, 0))
+		page_settle(r, (uint32_t)(by / r->page_size), TAG(at));
 	return 0;
 }
 
-/* Fills what was claimed, and makes the claim an event. */
-static inline __attribute__((always_inline)) int commit(struct shunt_ring *r,
-	struct shunt_ring_writer *w, struct place *at, const void *data, size_t len)
+static __attribute__((noinline)) int look_again(struct shunt_ring *r, uint64_t at)
 {
-	const uint8_t *flags = &((struct shunt_ring_page *)(void *)at->page)->flags;
+	return settle_late(r, at);
+}
 
-	copy_in(at->pos + 1, data, len);
+/* Fills what was claimed at `at`, and makes the claim an event. */
+static __attribute__((noinline)) int commit(struct shunt_ring *r, struct shunt_ring_writer *w,
+	uint64_t at, uint64_t word, const void *data, size_t len)
+{
+	uint64_t *pos = word_at(r, at);
+
+	copy_in(pos + 1, data, len);
 	/* x86 keeps the order of stores, and volatile has the compiler do so. */
-	*(volatile uint64_t *)at->pos = at->word ^ WORD_CLAIMED ^ WORD_LONG;
+	*(volatile uint64_t *)pos = word ^ WORD_CLAIMED ^ WORD_LONG;
 	local_inc64(w->written);
-	/* After the event: a handler that closes the page later finds no claim. */
-	if (__builtin_expect(*(const volatile uint8_t *)flags & SHUNT_RING_PAGE_CLOSED, 0))
-		return settle_late(r, at->page, at->empty);
-	return 0;
+	return settle_late(r, at);
 }
 
 static inline uint64_t claim_word(uint32_t type, size_t len)
@@ -786,7 +810,8 @@ static __attribute__((noinline)) int write_slow(struct shunt_ring *r, uint32_t t
 	const void *data, size_t len)
 {
 	struct shunt_ring_writer *w;
-	struct place at;
+	struct place to;
+	uint64_t longs;
 	uint32_t words;
 
 	if (type > SHUNT_RING_TYPE_MAX)
@@ -802,74 +827,114 @@ static __attribute__((noinline)) int write_slow(struct shunt_ring *r, uint32_t t
 	do {
 		if (!resync(r, w, words))
 			return discard(r, w);
-		at.word = claim_word(type, len);
-	} while (!claim(r, w, &at, words, true, false));
-	return commit(r, w, &at, data, len);
+		longs = *(volatile uint64_t *)&w->longs;
+		to.word = claim_word(type, len);
+	} while (!claim(r, w, &to, words, true, false));
+	/* From here on the fast path will do, unless a handler has closed the page. */
+	if (r->clock != SHUNT_RING_CLOCK_MONOTONIC)
+		local_cmpxchg64(&w->longs, longs, TAG(to.at) | to.hi);
+	return commit(r, w, to.at, to.word, data, len);
 }
 
 /*
- * The fast path knows whole words, the TSC and no clock; whatever it finds not
- * quite as usual is left to the slow one. As claim() and commit(), in an order
- * that keeps few things in registers.
+ * The fast path knows the TSC and no clock, and pages that have long events;
+ * whatever it finds not quite as usual is left to the slow one. As claim() and
+ * commit(), in an order that keeps few things in registers.
  */
-SHUNT_API int shunt_ring_write(struct shunt_ring *r, uint32_t type, const void *data, size_t len)
+static inline __attribute__((always_inline)) int write_fast(struct shunt_ring *r, uint32_t type,
+	const void *data, size_t len)
 {
-	struct shunt_ring_writer *w = ready(r);
-	uint64_t word, empty, *pos, *p;
-	uint8_t *flags;
-	char *page;
+	struct block *b = mine;
+	struct shunt_ring_writer *w;
+	uint64_t word, longs, at, mark, unlike, *pos;
+	size_t n = (len + 7) / 8;
 
-	if (__builtin_expect(!w || (type | len) > SHUNT_RING_TYPE_MAX || len & 7, 0))
+	if (__builtin_expect(!b, 0) || __builtin_expect((type | len) > SHUNT_RING_TYPE_MAX, 0))
 		return write_slow(r, type, data, len);
+	w = (struct shunt_ring_writer *)(void *)((char *)b->w + r->writer_at);
 	word = claim_word(type, len);
-	empty = *(volatile uint64_t *)&w->empty;
-	pos = *(uint64_t *volatile *)&w->head;
+	longs = *(volatile uint64_t *)&w->longs;
+	at = *(volatile uint64_t *)&w->at;
+	mark = TAG(at) + 1;
 	if (r->clock == SHUNT_RING_CLOCK_TSC) {
 		uint64_t ts = clock_tsc();
 
 		word |= ts << 32;
-		if (__builtin_expect(hi_of(ts) != *(volatile uint64_t *)&w->hi, 0))
-			return write_slow(r, type, data, len);
-	} else if (__builtin_expect(*(volatile uint64_t *)&w->hi != hi_of(0), 0)) {
-		return write_slow(r, type, data, len);
+		mark += ts >> 32;
 	}
-	p = (uint64_t *)(void *)((char *)pos + len);
-	page = *(char *volatile *)&w->page;
-	flags = &((struct shunt_ring_page *)(void *)page)->flags;
-	if (__builtin_expect((size_t)((char *)p - page) >= r->room ||
-				     !(*(volatile uint8_t *)flags & SHUNT_RING_PAGE_LONG), 0) ||
-		__builtin_expect(!local_cmpxchg64(pos, empty, word), 0))
-		return write_slow(r, type, data, len);
-	*(uint64_t *volatile *)&w->head = p + 1;
-	if (__builtin_expect(len == 16, 1))
-		__builtin_memcpy(pos + 1, data, 16);
-	else
-		for (; p != pos; p--, len -= 8)
-			__builtin_memcpy(p, (const char *)data + len - 8, 8);
+	/* So that nothing is kept that the word has: type, ts. */
+	__asm__ volatile("" : "+r"(word));
+	pos = word_at(r, at);
+	if (__builtin_expect(longs != mark, 0))
+		return write_slow(r, WORD_TYPE(word), data, len);
+	/* The claim's last word, too: it is in the page, and before its end. */
+	unlike = *(volatile uint64_t *)pos ^ EMPTY(at);
+	unlike |= *(volatile uint64_t *)(pos + n) ^ EMPTY(at);
+	if (__builtin_expect(unlike != 0, 0) ||
+		__builtin_expect(!cmpxchg64(pos, EMPTY(at), word), 0))
+		return write_slow(r, WORD_TYPE(word), data, len);
+	*(volatile uint64_t *)&w->at = at + n + 1;
+	if (len != 16)
+		return commit(r, w, at, word, data, len);
+	__builtin_memcpy(pos + 1, data, 16);
 	__asm__ volatile("" ::: "memory");
 	*(volatile uint64_t *)pos = word ^ WORD_CLAIMED ^ WORD_LONG;
 	local_inc64(w->written);
-	if (__builtin_expect(*(const volatile uint8_t *)flags & SHUNT_RING_PAGE_CLOSED, 0))
-		return settle_late(r, page, empty);
+	/* Who closed the page has changed it. */
+	if (__builtin_expect(*(volatile uint64_t *)&w->longs != longs, 0))
+		return look_again(r, at);
 	return 0;
+}
+
+/* Any but the most usual length. */
+static __attribute__((noinline)) int write_any(struct shunt_ring *r, uint32_t type,
+	const void *data, size_t len)
+{
+	return write_fast(r, type, data, len);
+}
+
+SHUNT_API int shunt_ring_write(struct shunt_ring *r, uint32_t type, const void *data, size_t len)
+{
+	return __builtin_expect(len == 16, 1) ? write_fast(r, type, data, 16)
+					      : write_any(r, type, data, len);
 }
 
 /* --- the end of a thread --------------------------------------------------------- */
 
+static void close_all(struct shunt_ring *r, struct shunt_ring_writer *w, struct pool_slot *s)
+{
+	uint64_t current;
+
+	w->hi = SHUNT_WRITER_IDLE;
+	w->longs = 0;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	while (current = *(volatile uint64_t *)&s->current, CURRENT_ANY(current))
+		page_close(r, w, s, current);
+}
+
 void shunt_ring_writer_end(struct shunt_ring *r, struct shunt_ring_writer *w)
 {
 	struct pool_slot *s = w->slot;
-	uint32_t current;
-	uint64_t empty;
 
 	if (!s)
 		return;
-	w->hi = SHUNT_WRITER_IDLE;
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	while ((current = current_page(r, w, &empty)))
-		page_close(r, w, current, empty);
-	w->empty = 0;
+	close_all(r, w, s);
+	w->at = 0;
 	w->preparing = 0;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	w->slot = NULL;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	/* Until there a handler may have begun a page of the slot; from there on
+	 * one takes a slot of its own. */
+	close_all(r, w, s);
 	__atomic_store_n(&s->state, SLOT_ENDED, __ATOMIC_RELEASE);
+}
+
+void shunt_ring_writers_end(struct shunt_ring *r)
+{
+	struct block *b;
+
+	check_process();
+	for (b = __atomic_load_n(&blocks, __ATOMIC_ACQUIRE); b; b = b->next)
+		shunt_ring_writer_end(r, &b->w[r->id]);
 }

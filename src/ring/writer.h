@@ -15,17 +15,19 @@ struct pool_slot;
  * (MADV_WIPEONFORK), so that a child, however it was made, never writes into
  * its parent's page.
  *
- * `head` is only a hint: the first word that may be empty. `empty` is what an
- * empty word of the page that head points into looks like, unique for each use
- * of a page: comparing with it is all the checking there is.
+ * `at` says where the first word may be that is empty, and in which use of the
+ * page: where its tag is that of the current page, everything before that word is
+ * full. An empty word has the same tag, so comparing one is all the checking there is.
  */
 struct shunt_ring_writer {
-	uint64_t *head;
-	uint64_t empty;
+	uint64_t at;	   /* tag << 32 | index of the word among the pages' words */
 	uint64_t hi;	   /* clock's high half in the page, plus 1, or SHUNT_WRITER_IDLE */
+	uint64_t *words;   /* the pages' */
 	uint64_t *written; /* the thread's count */
+	/* tag << 32 | the same as hi, if the page is marked for long events. Changed by
+	 * whoever closes such a page. */
+	uint64_t longs;
 	struct pool_slot *slot;
-	char *page; /* that head points into */
 	/* The page, index + 1, that the thread is making ready, and where on its
 	 * stack it does so. */
 	uint32_t preparing;

@@ -24,10 +24,12 @@
 #include "arch/x86_64/trampoline_c.h"
 #include "hook.h"
 #include "rcu/reader.h"
+#include "ring/pool.h"
 #include "ring/writer.h"
 
-_Static_assert(offsetof(struct shunt_ring_writer, head) == SHUNT_WRITER_HEAD, "assembly");
-_Static_assert(offsetof(struct shunt_ring_writer, empty) == SHUNT_WRITER_EMPTY, "assembly");
+_Static_assert(offsetof(struct shunt_ring_writer, at) == SHUNT_WRITER_AT, "assembly");
+_Static_assert(offsetof(struct shunt_ring_writer, words) == SHUNT_WRITER_WORDS, "assembly");
+_Static_assert(EMPTY(0) == SHUNT_WORD_EMPTY, "assembly");
 _Static_assert(offsetof(struct shunt_ring_writer, hi) == SHUNT_WRITER_HI, "assembly");
 _Static_assert(offsetof(struct shunt_ring_writer, written) == SHUNT_WRITER_WRITTEN, "assembly");
 _Static_assert(offsetof(struct shunt_reader, depth) == SHUNT_READER_DEPTH, "assembly");

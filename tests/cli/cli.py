@@ -49,7 +49,7 @@ def word(ts, fn, leave=False, slot=3):
 def page(seq, words, slot=0, tid=7, pid=5, image=1, hi=0, discarded=0):
     head = struct.pack('<IHHIIIIQQQQQ', 0x47504853, 1, 64, slot, image, pid, tid, seq + 1, seq,
                        hi << 32, discarded, 0)
-    empty = (seq + 1) << 8 | 3
+    empty = (seq + 1) << 32 | 3
     body = words + [END] + [empty] * ((PAGE - 64) // 8 - len(words) - 1)
     return head + b''.join(struct.pack('<Q', w) for w in body)
 

@@ -168,6 +168,51 @@ static void test_raw_fork(void)
 	drop(r);
 }
 
+/* --- a ring closed beside a thread that wrote, and its place taken by another ------ */
+
+static struct shunt_ring *closing;
+static pthread_barrier_t turn;
+
+static void *outlives(void *arg)
+{
+	(void)arg;
+	shunt_ring_put(closing, 1);
+	shunt_ring_write(closing, 1, "12345678", 8);
+	pthread_barrier_wait(&turn);
+	/* The ring is closed here, and another made. */
+	pthread_barrier_wait(&turn);
+	for (int i = 0; i < 10; i++) {
+		shunt_ring_put(closing, 2);
+		shunt_ring_write(closing, 1, "12345678", 8);
+	}
+	return NULL;
+}
+
+static void test_close(void)
+{
+	struct shunt_ring *reader;
+	struct shunt_ring_thread t;
+	pthread_t thread;
+	uint64_t n;
+
+	closing = make(1 << 20, 4096, SHUNT_RING_DISCARD, 0);
+	pthread_barrier_init(&turn, NULL, 2);
+	pthread_create(&thread, NULL, outlives, NULL);
+	pthread_barrier_wait(&turn);
+	ok(!shunt_ring_open(ring_path, 0, SHUNT_RING_READ, &reader), "another handle of a ring");
+	drop(closing);
+	n = consume(reader, NULL, NULL);
+	shunt_ring_account(reader, &t, NULL, NULL);
+	ok(n == 2 && t.read == 2, "a closed ring has what its living threads wrote (%lu)",
+		(unsigned long)n);
+	closing = make(1 << 20, 4096, SHUNT_RING_DISCARD, 0);
+	pthread_barrier_wait(&turn);
+	pthread_join(thread, NULL);
+	ok(consume(closing, NULL, NULL) == 20, "and they write to the next one");
+	drop(closing);
+	shunt_ring_close(reader);
+}
+
 /* --- many threads ------------------------------------------------------------------ */
 
 static struct shunt_ring *many;
@@ -326,6 +371,7 @@ int main(void)
 	test_longjmp();
 	test_full_fs();
 	test_garbage();
+	test_close();
 	test_many();
 	return done();
 }

@@ -3,7 +3,8 @@
  * step.c - a signal handler that writes comes at every single instruction of a
  * write: the trap flag makes the processor stop after each, and at the one that
  * is due the handler writes a page and a half. For short and long events, with
- * the page empty, nearly full and full, for a thread's first event too.
+ * the page empty, nearly full and full, for a thread's first event too. And in
+ * pools so small that the handler leaves the page and comes to have it again.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -17,6 +18,7 @@ static volatile long step, due;
 static volatile int stepping;
 static uint32_t seq; /* each event carries the next number when it is written */
 static uint64_t nested;
+static int burst = 160; /* events of the handler */
 
 static void short_event(void)
 {
@@ -50,18 +52,18 @@ static void trap(int sig, siginfo_t *info, void *uc)
 
 	(void)sig;
 	(void)info;
-	if (!stepping) {
-		u->uc_mcontext.gregs[REG_EFL] &= ~0x100L;
+	u->uc_mcontext.gregs[REG_EFL] &= ~0x100L;
+	if (!stepping)
 		return;
-	}
 	if (++step == due) {
-		for (int i = 0; i < 160; i++)
+		for (int i = 0; i < burst; i++)
 			if (i % 5)
 				shunt_ring_put(ring, seq++), nested++;
 			else
 				shunt_ring_write(ring, 6, &seq, 4), seq++, nested++;
 		if (reading)
 			consume(ring, count, NULL);
+		return;
 	}
 	u->uc_mcontext.gregs[REG_EFL] |= 0x100;
 }
@@ -183,6 +185,74 @@ static void read_between(void (*write_one)(void), const char *name)
 	drop(ring);
 }
 
+/*
+ * The same page again: the handler fills all pages of a pool of two or three in
+ * overwrite mode, so that the page it has interrupted the writer in is current
+ * again, in another use, when it returns.
+ */
+static void in_turn(const struct shunt_ring_page *p, const struct shunt_ring_event *e, void *arg)
+{
+	struct seen *s = arg;
+	uint32_t n;
+
+	(void)p;
+	s->bad += e->ts < s->last || e->kind == SHUNT_RING_EVENT_TORN;
+	s->last = e->ts;
+	if (e->kind == SHUNT_RING_EVENT_SHORT ? e->tag == 0x1000000 : e->tag == 5)
+		return;
+	n = e->kind == SHUNT_RING_EVENT_SHORT ? e->tag : *(const uint32_t *)e->data;
+	s->bad += n < s->next;
+	s->next = n + 1;
+}
+
+static bool round_again(void (*write_one)(void), int fill, long at, struct seen *s)
+{
+	struct shunt_ring_thread t;
+
+	for (int i = 0; i < fill; i++)
+		shunt_ring_put(ring, seq++), nested++;
+	step = 0;
+	due = at;
+	stepping = 1;
+	flag();
+	write_one();
+	stepping = 0;
+	s->outer++;
+	for (int i = 0; i < 3; i++)
+		shunt_ring_put(ring, seq++), nested++;
+	shunt_ring_account(ring, &t, NULL, NULL);
+	s->bad += t.written + t.discarded != nested + s->outer;
+	s->bad += t.written != t.read + t.overwritten + shunt_ring_held(ring);
+	if (at % 2)
+		consume(ring, in_turn, s);
+	return step >= at;
+}
+
+static void same_page_again(void (*write_one)(void), unsigned pages, const char *name)
+{
+	static const int fills[] = {0, 57, 112, 118};
+	struct seen s = {0};
+	struct shunt_ring_thread t;
+	long rounds = 0;
+
+	ring = make(pages * 1024, 1024, SHUNT_RING_OVERWRITE, 0);
+	seq = 0;
+	nested = 0;
+	for (size_t f = 0; f < sizeof fills / sizeof *fills; f++)
+		for (burst = 60 + 40 * (int)pages; burst < 60 + 130 * (int)pages; burst += 37)
+			for (long at = 1; round_again(write_one, fills[f], at, &s); at++)
+				rounds++;
+	burst = 160;
+	shunt_ring_reap(ring, 1);
+	consume(ring, in_turn, &s);
+	shunt_ring_account(ring, &t, NULL, NULL);
+	ok(rounds > 100 && t.written == t.read + t.overwritten && !s.bad,
+		"%s: the same page again, %u pages, %ld rounds: none lost, in order (%lu of %lu, %lu)",
+		name, pages, rounds, (unsigned long)(t.read + t.overwritten),
+		(unsigned long)t.written, (unsigned long)s.bad);
+	drop(ring);
+}
+
 /* The first event of a thread: block, slot, page, all with a handler in between. */
 static volatile long first_at;
 
@@ -227,6 +297,10 @@ int main(void)
 	every_instruction(long_event, "long");
 	read_between(short_event, "short");
 	read_between(long_event, "long");
+	for (unsigned pages = 2; pages < 4; pages++) {
+		same_page_again(short_event, pages, "short");
+		same_page_again(long_event, pages, "long");
+	}
 	every_first();
 	return done();
 }

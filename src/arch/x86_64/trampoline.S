@@ -127,7 +127,7 @@
  * whose address is \slot(%rsp). The claim of the word is the commit (see
  * docs/ring.md): one compare covers a full page, a page taken away, and a
  * signal handler that wrote first. Jumps to \slow, with %ecx as the tag, when
- * it fails. Uses rax, rdx, rsi, r8.
+ * it fails. Uses rax, rdx, rsi, rdi, r8.
  */
 .macro RECORD slot exit slow
 	mov	shunt_trace_writer@gottpoff(%rip), %r8
@@ -141,21 +141,28 @@
 	or	$SHUNT_TAG_EXIT, %ecx
 	.endif
 	or	%esi, %ecx
-	mov	SHUNT_WRITER_HEAD(%r8), %rsi
+	mov	SHUNT_WRITER_AT(%r8), %rsi
 	rdtsc
 	inc	%edx
 	cmp	SHUNT_WRITER_HI(%r8), %rdx
 	jne	\slow
 	shl	$32, %rax
 	lea	(%rax,%rcx,2), %rdx
-	mov	SHUNT_WRITER_EMPTY(%r8), %rax
-	/* A handler since the head was read: its events have later stamps. */
-	cmp	SHUNT_WRITER_HEAD(%r8), %rsi
+	/* A handler since then: its events have later stamps. */
+	cmp	SHUNT_WRITER_AT(%r8), %rsi
 	jne	\slow
-	cmpxchg	%rdx, (%rsi)
+	mov	%esi, %eax
+	mov	SHUNT_WRITER_WORDS(%r8), %rdi
+	lea	(%rdi,%rax,8), %rdi
+	neg	%rax
+	lea	SHUNT_WORD_EMPTY(%rsi,%rax), %rax	/* tag << 32 | empty */
+	/* A failing exchange writes, too (ring/writer.c): only where it will do. */
+	cmp	%rax, (%rdi)
 	jne	\slow
-	add	$8, %rsi
-	mov	%rsi, SHUNT_WRITER_HEAD(%r8)
+	cmpxchg	%rdx, (%rdi)
+	jne	\slow
+	inc	%rsi
+	mov	%rsi, SHUNT_WRITER_AT(%r8)
 	mov	SHUNT_WRITER_WRITTEN(%r8), %rsi
 	incq	(%rsi)
 .endm

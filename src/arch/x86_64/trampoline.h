@@ -63,10 +63,12 @@
 #define SHUNT_TAG_HASH_SHIFT 24
 
 /* struct shunt_ring_writer, checked where it is included */
-#define SHUNT_WRITER_HEAD    0
-#define SHUNT_WRITER_EMPTY   8
-#define SHUNT_WRITER_HI      16
+#define SHUNT_WRITER_AT	     0
+#define SHUNT_WRITER_HI      8
+#define SHUNT_WRITER_WORDS   16
 #define SHUNT_WRITER_WRITTEN 24
+/* the low half of an empty word (ring/pool.h) */
+#define SHUNT_WORD_EMPTY     3
 
 /* struct shunt_reader and struct shunt_hook, checked in trace/dispatch.c */
 #define SHUNT_READER_DEPTH   8
