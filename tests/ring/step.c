@@ -103,11 +103,9 @@ static void look(const struct shunt_ring_page *p, const struct shunt_ring_event 
 	s->inner++;
 }
 
-/* One round: `fill` events, then one with a handler at instruction `at`. */
-static bool round_of(void (*write_one)(void), int fill, long at, struct seen *s, uint64_t *outer)
+/* `fill` events, then one with a handler at instruction `at`. */
+static void interrupted(void (*write_one)(void), int fill, long at)
 {
-	struct shunt_ring_thread t;
-
 	for (int i = 0; i < fill; i++)
 		shunt_ring_put(ring, seq++), nested++;
 	step = 0;
@@ -116,6 +114,14 @@ static bool round_of(void (*write_one)(void), int fill, long at, struct seen *s,
 	flag();
 	write_one();
 	stepping = 0;
+}
+
+/* One round: `fill` events, then one with a handler at instruction `at`. */
+static bool round_of(void (*write_one)(void), int fill, long at, struct seen *s, uint64_t *outer)
+{
+	struct shunt_ring_thread t;
+
+	interrupted(write_one, fill, at);
 	++*outer;
 	if (fill < 0)
 		return step >= at;
@@ -209,14 +215,7 @@ static bool round_again(void (*write_one)(void), int fill, long at, struct seen 
 {
 	struct shunt_ring_thread t;
 
-	for (int i = 0; i < fill; i++)
-		shunt_ring_put(ring, seq++), nested++;
-	step = 0;
-	due = at;
-	stepping = 1;
-	flag();
-	write_one();
-	stepping = 0;
+	interrupted(write_one, fill, at);
 	s->outer++;
 	for (int i = 0; i < 3; i++)
 		shunt_ring_put(ring, seq++), nested++;
