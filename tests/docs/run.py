@@ -1,21 +1,23 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""run.py SHUNT CC - the documents' examples: C code in the public headers, README,
+"""run.py SHUNT LIBDIR CC - the documents' examples: C code in the public headers, README,
 docs/ and man pages compiles, and every option of a `shunt` command that is named
 there is one. TAP.
 
 What counts as C code: in a header, the tab-indented lines of its first comment under
 "Example"; elsewhere, indented blocks with a shunt_ function and a semicolon. A
 fragment is compiled in a function behind tests/docs/around.h; definitions of
-functions and static variables are put before it.
+functions and static variables are put before it. A header's example with a main() is
+run, as C and as C++, and says 0. LIBDIR has libshunt.so.
 """
 import glob
 import os
 import re
 import subprocess
 import sys
+import tempfile
 
-SHUNT, CC = os.path.abspath(sys.argv[1]), sys.argv[2:]
+SHUNT, LIB, CC = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), sys.argv[3:]
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 count = failed = 0
@@ -74,6 +76,19 @@ def compiles(name, code):
     ok(p.returncode == 0, name + ': the example compiles', p.stderr)
 
 
+def runs(name, header, code):
+    with tempfile.TemporaryDirectory() as where:
+        for language, std in ('c', 'gnu11'), ('c++', 'gnu++17'):
+            p = subprocess.run([*CC, '-x', language, '-std=' + std, '-O2', '-Wall', '-Wextra', '-Werror',
+                                '-I' + TOP + '/include', '-', '-x', 'none', '-o', where + '/example',
+                                '-L' + LIB, '-lshunt', '-Wl,-rpath,' + LIB],
+                               input='#include <stdio.h>\n#include <shunt/%s>\n%s\n' % (header, code),
+                               capture_output=True, text=True)
+            if not p.returncode:
+                p = subprocess.run([where + '/example'], capture_output=True, text=True)
+            ok(p.returncode == 0, '%s: the example runs as %s' % (name, language), p.stderr)
+
+
 def options():
     known = {}
     for command in ('record', 'report', 'dump', 'enable', 'disable', 'list', 'stat'):
@@ -111,7 +126,11 @@ def options():
 for path in sorted(glob.glob(TOP + '/include/shunt/*.h')):
     text = open(path).read()
     if re.search(r'^ \* Example', text, re.M):
-        compiles(os.path.basename(path), header_example(text))
+        code = header_example(text)
+        if re.search(r'^int main\(', code, re.M):
+            runs(os.path.basename(path), os.path.basename(path), code)
+        else:
+            compiles(os.path.basename(path), code)
 for path in [os.path.join(TOP, 'README.md'), *sorted(glob.glob(TOP + '/docs/*.md')),
              *sorted(glob.glob(TOP + '/man/*.3.scd'))]:
     for n, code in enumerate(blocks(open(path).read())):

@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * site.c - which instructions belong to which variable, and changing them.
+ *
+ * Each object's records are grouped by variable when the object is loaded; a
+ * variable has a list of its groups. A group remembers the value that its sites
+ * hold: that is the variable's value, unless bringing them to it has failed.
+ *
+ * One mutex: whoever loads an object while a value is being set finds it either
+ * before, and sees to the new sites itself, or after. It is held over
+ * shunt_text_apply(), which takes no lock of the dynamic linker, for a
+ * constructor comes with that one held.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <shunt/key.h>
+#include <shunt/text.h>
+
+#include "base/log.h"
+#include "site.h"
+
+struct entry {
+	struct shunt_var *var;
+	const struct shunt_site *s;
+};
+
+struct shunt_sites {
+	struct shunt_sites *next; /* of the same variable, in another object */
+	struct shunt_var *var;
+	const struct entry *entry;
+	size_t n;
+	uint64_t held; /* bits of the value that they hold */
+};
+
+/* An object. */
+struct table {
+	struct table *next;
+	const struct shunt_site *start;
+	struct entry *entry; /* in the order of their variables */
+	struct shunt_sites *group;
+	size_t nentries, ngroups;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct table *tables;
+static bool exiting;
+
+/* --- fork and exit -------------------------------------------------------------- */
+
+void shunt_sites_lock(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+void shunt_sites_unlock(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
+/* Before any object's destructors: other threads still run what is in them. */
+static void at_exit(void)
+{
+	shunt_sites_lock();
+	exiting = true;
+	shunt_sites_unlock();
+}
+
+static void once_begun(void)
+{
+	pthread_atfork(shunt_sites_lock, shunt_sites_unlock, shunt_sites_unlock);
+	atexit(at_exit);
+}
+
+/* --- variables -------------------------------------------------------------------- */
+
+void *shunt_var_at(const struct shunt_var *v)
+{
+	return v->at ? v->at : (void *)(v + 1);
+}
+
+static size_t size_of(const struct shunt_var *v)
+{
+	return v->kind == SHUNT_KIND_IMV ? v->size : sizeof(uint64_t);
+}
+
+uint64_t shunt_var_get(const struct shunt_var *v)
+{
+	uint64_t bits = 0;
+
+	memcpy(&bits, shunt_var_at(v), size_of(v));
+	return bits;
+}
+
+/* By one store: where instructions hold no values, others are loading it. */
+static void put(struct shunt_var *v, uint64_t bits)
+{
+	void *at = shunt_var_at(v);
+
+	switch (size_of(v)) {
+	case 1:
+		__atomic_store_n((uint8_t *)at, (uint8_t)bits, __ATOMIC_RELEASE);
+		break;
+	case 2:
+		__atomic_store_n((uint16_t *)at, (uint16_t)bits, __ATOMIC_RELEASE);
+		break;
+	case 4:
+		__atomic_store_n((uint32_t *)at, (uint32_t)bits, __ATOMIC_RELEASE);
+		break;
+	default:
+		__atomic_store_n((uint64_t *)at, bits, __ATOMIC_RELEASE);
+	}
+}
+
+/* --- records ------------------------------------------------------------------------ */
+
+static uint8_t *site_at(const struct shunt_site *s)
+{
+	return (uint8_t *)(uintptr_t)&s->at + s->at;
+}
+
+static uint8_t *site_target(const struct shunt_site *s)
+{
+	return (uint8_t *)(uintptr_t)&s->target + s->target;
+}
+
+static enum shunt_kind kind_of(const struct shunt_site *s)
+{
+	return (enum shunt_kind)(s->kind & SHUNT_SITE_KIND);
+}
+
+/* --- what a site holds -------------------------------------------------------------- */
+
+static bool jumps(const struct shunt_site *s, uint64_t bits)
+{
+	return !!bits == !!(s->kind & SHUNT_SITE_JUMP_ON);
+}
+
+static void encode_key(const struct shunt_site *s, bool jump, uint8_t *to)
+{
+	static const uint8_t nop2[] = {0x66, 0x90}, nop5[] = {0x0f, 0x1f, 0x44, 0, 0};
+	int32_t by = (int32_t)(site_target(s) - (site_at(s) + s->len));
+
+	if (!jump) {
+		memcpy(to, s->len == 2 ? nop2 : nop5, s->len);
+	} else if (s->len == 2) {
+		to[0] = 0xeb;
+		to[1] = (uint8_t)by;
+	} else {
+		to[0] = 0xe9;
+		memcpy(to + 1, &by, 4);
+	}
+}
+
+/* A trampoline's first ten bytes; `jmp *%r11` is behind them. */
+static void encode_call(const struct shunt_site *s, uint64_t target, uint8_t *to)
+{
+	int64_t by = (int64_t)(target - (uint64_t)(uintptr_t)(site_at(s) + 5));
+
+	memset(to, 0xcc, s->len);
+	if (!target) {
+		to[0] = 0xc3;
+	} else if (by == (int32_t)by) {
+		to[0] = 0xe9;
+		memcpy(to + 1, &by, 4);
+	} else {
+		to[0] = 0x49; /* movabs to %r11 */
+		to[1] = 0xbb;
+		memcpy(to + 2, &target, 8);
+	}
+}
+
+/* The bytes of the instruction that holds `bits`; an imv's register is in the text. */
+static void encode(const struct entry *at, uint64_t bits, uint8_t *to)
+{
+	const struct shunt_site *s = at->s;
+	size_t operand = at->var->size == 8 ? 8 : 4;
+
+	switch (kind_of(s)) {
+	case SHUNT_KIND_KEY:
+		encode_key(s, jumps(s, bits), to);
+		break;
+	case SHUNT_KIND_CALL:
+		encode_call(s, bits, to);
+		break;
+	case SHUNT_KIND_IMV:
+		memcpy(to, site_at(s), s->len);
+		memcpy(to + s->len - operand, &bits, operand);
+		break;
+	}
+}
+
+static bool same_text(const struct shunt_site *s, uint64_t a, uint64_t b)
+{
+	return kind_of(s) == SHUNT_KIND_KEY ? jumps(s, a) == jumps(s, b) : a == b;
+}
+
+/* What it was compiled as. */
+static uint64_t compiled(const struct shunt_site *s)
+{
+	if (kind_of(s) != SHUNT_KIND_KEY)
+		return 0;
+	return !(s->kind & SHUNT_SITE_JUMPS) != !!(s->kind & SHUNT_SITE_JUMP_ON);
+}
+
+static size_t add_edits(const struct shunt_sites *g, uint64_t bits, struct shunt_edit *e)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < g->n; i++) {
+		const struct shunt_site *s = g->entry[i].s;
+
+		if (same_text(s, g->held, bits))
+			continue;
+		e[n] = (struct shunt_edit){.addr = site_at(s), .len = s->len,
+			.act = SHUNT_TEXT_RETRY};
+		if (kind_of(s) == SHUNT_KIND_KEY) {
+			e[n].act = SHUNT_TEXT_JUMP;
+			e[n].target = site_target(s);
+		}
+		encode(&g->entry[i], g->held, e[n].old);
+		encode(&g->entry[i], bits, e[n].new_);
+		n++;
+	}
+	return n;
+}
+
+static int apply(const struct shunt_edit *e, size_t n, const char *name)
+{
+	struct shunt_text_result res;
+	int err = n ? shunt_text_apply(e, n, NULL, &res) : 0;
+
+	if (err)
+		shunt_log(SHUNT_LOG_ERROR, "%s: %zu sites cannot be changed: %s%s%s",
+			name ? name : "a variable", n, strerror(-err), res.reason[0] ? ": " : "",
+			res.reason);
+	return err;
+}
+
+int shunt_vars_set(const struct shunt_change *c, size_t n)
+{
+	struct shunt_edit *e;
+	struct shunt_sites *g;
+	size_t sites = 0, edits = 0;
+	int err;
+
+	for (size_t i = 0; i < n; i++)
+		for (g = c[i].var->sites; g; g = g->next)
+			sites += g->n;
+	e = calloc(sites + 1, sizeof *e);
+	if (!e)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		for (g = c[i].var->sites; g; g = g->next)
+			edits += add_edits(g, c[i].bits, e + edits);
+	err = apply(e, edits, n ? c[0].var->name : NULL);
+	free(e);
+	if (err)
+		return err;
+	for (size_t i = 0; i < n; i++) {
+		for (g = c[i].var->sites; g; g = g->next)
+			g->held = c[i].bits;
+		put(c[i].var, c[i].bits);
+	}
+	return 0;
+}
+
+/* --- objects ------------------------------------------------------------------------ */
+
+static int by_ref(const void *a, const void *b)
+{
+	uintptr_t p = (uintptr_t)((const struct shunt_def *)a)->ref;
+	uintptr_t q = (uintptr_t)((const struct shunt_def *)b)->ref;
+
+	return p < q ? -1 : p > q;
+}
+
+/* Whose each site is: refs that say NULL are their definitions'. */
+static int find_vars(const struct shunt_object_sites *o, struct table *t, size_t n)
+{
+	size_t ndefs = (size_t)(o->defs_end - o->defs);
+	struct shunt_def *defs = malloc(ndefs * sizeof *defs + 1);
+
+	if (!defs)
+		return -ENOMEM;
+	if (ndefs)
+		memcpy(defs, o->defs, ndefs * sizeof *defs);
+	qsort(defs, ndefs, sizeof *defs, by_ref);
+	for (size_t i = 0; i < n; i++) {
+		const struct shunt_site *s = &o->sites[i];
+		struct shunt_def key = {.ref = (const char *)&s->ref + s->ref}, *d;
+		char *first = *(char *const *)key.ref;
+
+		d = first ? NULL : bsearch(&key, defs, ndefs, sizeof *defs, by_ref);
+		if (d)
+			first = (char *)d->var;
+		/* Elements of an array are keys: nothing else has an index. */
+		if (first)
+			t->entry[t->nentries++] =
+				(struct entry){(void *)(first + s->index * sizeof(struct shunt_key)), s};
+	}
+	free(defs);
+	return 0;
+}
+
+static int by_var(const void *a, const void *b)
+{
+	const struct entry *x = a, *y = b;
+	uintptr_t p = (uintptr_t)x->var, q = (uintptr_t)y->var;
+
+	if (p == q) {
+		p = compiled(x->s);
+		q = compiled(y->s);
+	}
+	if (p == q) {
+		p = (uintptr_t)site_at(x->s);
+		q = (uintptr_t)site_at(y->s);
+	}
+	return p < q ? -1 : p > q;
+}
+
+/* Groups hold sites that were compiled alike: those of a key may be of two sorts. */
+static void make_groups(struct table *t)
+{
+	for (size_t i = 0; i < t->nentries; i++) {
+		const struct entry *e = &t->entry[i];
+		struct shunt_sites *g = t->ngroups ? &t->group[t->ngroups - 1] : NULL;
+
+		if (!g || g->var != e->var || g->held != compiled(e->s)) {
+			g = &t->group[t->ngroups++];
+			g->entry = e;
+			g->var = e->var;
+			g->held = compiled(e->s);
+		}
+		g->n++;
+	}
+}
+
+static void table_free(struct table *t)
+{
+	if (!t)
+		return;
+	free(t->entry);
+	free(t->group);
+	free(t);
+}
+
+static struct table *table_make(const struct shunt_object_sites *o)
+{
+	size_t n = (size_t)(o->sites_end - o->sites);
+	struct table *t = calloc(1, sizeof *t);
+
+	if (!t)
+		return NULL;
+	t->start = o->sites;
+	t->entry = malloc(n * sizeof *t->entry);
+	t->group = calloc(n, sizeof *t->group);
+	if (!t->entry || !t->group || find_vars(o, t, n)) {
+		table_free(t);
+		return NULL;
+	}
+	qsort(t->entry, t->nentries, sizeof *t->entry, by_var);
+	make_groups(t);
+	return t;
+}
+
+/* Brings a new object's sites to their variables' values. */
+static int table_update(struct table *t)
+{
+	struct shunt_edit *e = malloc(t->nentries * sizeof *e + 1);
+	size_t edits = 0;
+	int err;
+
+	if (!e)
+		return -ENOMEM;
+	for (size_t i = 0; i < t->ngroups; i++)
+		edits += add_edits(&t->group[i], shunt_var_get(t->group[i].var), e + edits);
+	err = apply(e, edits, "an object's first values");
+	free(e);
+	for (size_t i = 0; i < t->ngroups && !err; i++)
+		t->group[i].held = shunt_var_get(t->group[i].var);
+	return err;
+}
+
+static struct table **table_of(const struct shunt_object_sites *o)
+{
+	struct table **at = &tables;
+
+	while (*at && (*at)->start != o->sites)
+		at = &(*at)->next;
+	return at;
+}
+
+static void link_groups(struct table *t)
+{
+	for (size_t i = 0; i < t->ngroups; i++) {
+		struct shunt_sites *g = &t->group[i];
+
+		g->next = g->var->sites;
+		g->var->sites = g;
+	}
+}
+
+static void unlink_groups(struct table *t)
+{
+	for (size_t i = 0; i < t->ngroups; i++) {
+		struct shunt_sites **at = &t->group[i].var->sites;
+
+		while (*at != &t->group[i])
+			at = &(*at)->next;
+		*at = t->group[i].next;
+	}
+}
+
+SHUNT_API void shunt_sites_add(const struct shunt_object_sites *o)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct table *t;
+
+	pthread_once(&once, once_begun);
+	shunt_sites_lock();
+	if (o->sites != o->sites_end && !*table_of(o)) {
+		t = table_make(o);
+		if (t) {
+			t->next = tables;
+			tables = t;
+			link_groups(t);
+		}
+		if (!t || table_update(t))
+			shunt_log(SHUNT_LOG_ERROR, "the sites of a new object could not be brought to "
+				"their variables' values");
+	}
+	shunt_sites_unlock();
+}
+
+SHUNT_API void shunt_sites_remove(const struct shunt_object_sites *o)
+{
+	struct table **at, *t;
+
+	shunt_sites_lock();
+	at = table_of(o);
+	t = *at;
+	if (t && !exiting) {
+		*at = t->next;
+		unlink_groups(t);
+		table_free(t);
+	}
+	shunt_sites_unlock();
+}
