@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/* far.c - another unit, or another library, that uses uses.c's variables. */
+#include "uses.h"
+
+/* The same names as uses.c has: each is its unit's own. */
+SHUNT_DEFINE_STATIC_IMV(short, own, 3);
+SHUNT_DEFINE_STATIC_KEY_TRUE(mine);
+
+int far_int(void)
+{
+	return shunt_imv_read(shared_int);
+}
+
+int far_keys(void)
+{
+	return everywhere();
+}
+
+int far_row(void)
+{
+	return (shunt_key_unlikely_at(row, 0) ? 1 : 0) + (shunt_key_unlikely_at(row, 4) ? 2 : 0);
+}
+
+int far_own(int set)
+{
+	if (set)
+		return shunt_imv_set(own, (short)set) || shunt_key_disable(mine);
+	return shunt_imv_read(own) + (shunt_key_likely(mine) ? 100 : 0);
+}
+
+int far_change(int x)
+{
+	return shunt_call(change)(x);
+}
+
+static int far_function(int x)
+{
+	return x + 1000;
+}
+
+/* Its functions may be more than 2 GiB from the program's trampoline. */
+int far_set(int how)
+{
+	return how ? shunt_call_set(change, far_function) : shunt_call_set(change, add_one);
+}

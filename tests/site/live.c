@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * live.c LIBRARY - values change while threads and signal handlers read them, while a
+ * library full of their sites is loaded and unloaded, and while another tool is at it.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "many.h"
+#include "tap.h"
+
+SHUNT_DEFINE_KEY_FALSE(flip);
+SHUNT_DEFINE_KEY_TRUE(flop);
+SHUNT_DEFINE_IMV(unsigned, count, 0);
+SHUNT_DEFINE_STATIC_IMV(unsigned long, wide, 0);
+SHUNT_DEFINE_STATIC_IMV(unsigned short, narrow, 0);
+SHUNT_DEFINE_STATIC_KEY_FALSE(odd);
+
+/* --- what set() promises ------------------------------------------------------ */
+
+/* After set() has returned for a value, it is published here. */
+static atomic_ulong settled;
+static atomic_int stop;
+static atomic_ulong reads, wrong;
+
+/* Values only grow: a read that begins after a set says it or a later one. */
+__attribute__((noinline)) static void look(void)
+{
+	unsigned long least = settled;
+	unsigned long w = shunt_imv_read(wide);
+
+	wrong += (uint32_t)w < least || w >> 32 != (uint32_t)w;
+	wrong += shunt_imv_read(narrow) < least;
+	reads++;
+}
+
+static void handler(int sig)
+{
+	(void)sig;
+	look();
+}
+
+static void *reader(void *arg)
+{
+	if (arg) { /* every signal blocked, SIGTRAP too */
+		sigset_t all;
+
+		sigfillset(&all);
+		pthread_sigmask(SIG_BLOCK, &all, NULL);
+	}
+	while (!stop)
+		look();
+	return NULL;
+}
+
+static void promise(void)
+{
+	struct itimerval fast = {{0, 1000}, {0, 1000}}, off = {0};
+	struct sigaction sa = {.sa_handler = handler, .sa_flags = SA_RESTART};
+	pthread_t t[4];
+	int err = 0;
+
+	sigaction(SIGALRM, &sa, NULL);
+	for (long i = 0; i < 4; i++)
+		pthread_create(&t[i], NULL, reader, (void *)(i & 1));
+	setitimer(ITIMER_REAL, &fast, NULL);
+	for (unsigned long v = 1; v <= 3000; v++) {
+		err |= shunt_imv_set(wide, v << 32 | v) | shunt_imv_set(narrow, (unsigned short)v);
+		settled = v;
+	}
+	setitimer(ITIMER_REAL, &off, NULL);
+	stop = 1;
+	for (int i = 0; i < 4; i++)
+		pthread_join(t[i], NULL);
+	stop = 0;
+	ok(!err && reads > 3000 && !wrong,
+		"6,000 sets, each seen by every read after it, none half (%lu reads, %lu wrong)",
+		(unsigned long)reads, (unsigned long)wrong);
+}
+
+/* --- a key: one side before, the other side after -------------------------------- */
+
+static atomic_int phase; /* odd: it is changing; else bit 1 says whether it is on */
+
+static void *branch(void *arg)
+{
+	unsigned long *bad = arg;
+
+	while (!stop) {
+		int before = phase;
+		bool on = shunt_key_unlikely(odd);
+
+		/* Between two looks at the same settled phase it was in that state. */
+		if (!(before & 1) && phase == before)
+			*bad += on != !!(before & 2);
+	}
+	return NULL;
+}
+
+static void key_promise(void)
+{
+	unsigned long bad[3] = {0};
+	pthread_t t[3];
+	int err = 0;
+
+	for (int i = 0; i < 3; i++)
+		pthread_create(&t[i], NULL, branch, &bad[i]);
+	for (int i = 0; i < 5000; i++) {
+		phase++;
+		err |= shunt_key_set(&odd.key, i % 2 == 0);
+		phase++;
+	}
+	stop = 1;
+	for (int i = 0; i < 3; i++)
+		pthread_join(t[i], NULL);
+	stop = 0;
+	ok(!err && !(bad[0] + bad[1] + bad[2]), "a key, 5,000 times: every branch as it was set");
+}
+
+/* --- loading --------------------------------------------------------------------- */
+
+static const char *library;
+static pthread_mutex_t quiet = PTHREAD_MUTEX_INITIALIZER;
+
+static void *changer(void *arg)
+{
+	int *err = arg;
+
+	for (unsigned i = 0; !stop; i++) {
+		pthread_mutex_lock(&quiet);
+		pthread_mutex_unlock(&quiet);
+		*err |= shunt_key_set(&flip.key, i & 1);
+		*err |= shunt_key_set(&flop.key, i >> 1 & 1);
+		*err |= shunt_imv_set(count, i % 1000);
+		usleep(200); /* or the loader seldom gets the lock */
+	}
+	return NULL;
+}
+
+static long lines_of_maps(void)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	long n = 0;
+
+	for (int c; (c = getc(f)) != EOF;)
+		n += c == '\n';
+	fclose(f);
+	return n;
+}
+
+static long rss_kb(void)
+{
+	FILE *f = fopen("/proc/self/statm", "r");
+	long size = 0, pages = 0;
+
+	if (fscanf(f, "%ld %ld", &size, &pages) != 2)
+		pages = -1;
+	fclose(f);
+	return pages * 4;
+}
+
+static int now(void)
+{
+	return (shunt_key_enabled(flip) ? 1 : 0) | (shunt_key_enabled(flop) ? 2 : 0) |
+	       (int)(shunt_value_count << 2);
+}
+
+static void loading(void)
+{
+	long maps = 0, rss = 0;
+	unsigned stale = 0, failed = 0;
+	pthread_t t;
+	int err = 0;
+
+	pthread_create(&t, NULL, changer, &err);
+	for (int round = 0; round < 1000; round++) {
+		void *lib = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+		int (*sees)(unsigned);
+
+		if (!lib) {
+			diag("%s", dlerror());
+			failed++;
+			break;
+		}
+		*(void **)&sees = dlsym(lib, "many_sees");
+		if (round % 10 == 0) {
+			/* The changer waits, or is in the middle of its three. */
+			pthread_mutex_lock(&quiet);
+			for (int same = 0, last = now(); same < 20; same = now() == last ? same + 1 : 0) {
+				last = now();
+				usleep(100);
+			}
+			for (unsigned i = 0; i < MANY_FUNCTIONS; i++)
+				stale += sees(i) != now();
+			pthread_mutex_unlock(&quiet);
+		}
+		failed += dlclose(lib) != 0;
+		if (round == 100) {
+			maps = lines_of_maps();
+			rss = rss_kb();
+		}
+	}
+	stop = 1;
+	pthread_join(t, NULL);
+	stop = 0;
+	ok(!failed && !err, "a library of 1,000 sites, loaded and unloaded 1,000 times, its keys set");
+	ok(!stale, "no stale site (%u)", stale);
+	ok(lines_of_maps() <= maps + 8 && rss_kb() <= rss + 1024,
+		"memory flat: %ld mappings then %ld, %ld KiB then %ld", maps, lines_of_maps(), rss,
+		rss_kb());
+}
+
+static void first_look(void)
+{
+	void *lib;
+	int (*first)(void);
+
+	shunt_key_enable(flip);
+	shunt_key_disable(flop);
+	shunt_imv_set(count, 12345);
+	lib = dlopen(library, RTLD_NOW);
+	*(void **)&first = dlsym(lib, "many_first");
+	ok(first() == (1 | 12345 << 2), "a library's constructor finds the values of now (%d)", first());
+	dlclose(lib);
+}
+
+/* --- somebody else's hand ---------------------------------------------------------- */
+
+__attribute__((noinline)) static int victim(void)
+{
+	return shunt_key_unlikely(flip) ? 1 : 2;
+}
+
+static uint8_t *find_nop(uint8_t *p)
+{
+	static const uint8_t nop[] = {0x0f, 0x1f, 0x44, 0, 0};
+
+	for (int i = 0; i < 64; i++)
+		if (!memcmp(p + i, nop, 5))
+			return p + i;
+	return NULL;
+}
+
+static void foreign(void)
+{
+	uint8_t *site, *page;
+	int err;
+
+	shunt_key_disable(flip);
+	site = find_nop((uint8_t *)(uintptr_t)victim);
+	ok(site != NULL, "the branch is a NOP");
+	page = (uint8_t *)((uintptr_t)site & ~4095ul);
+	mprotect(page, 8192, PROT_READ | PROT_WRITE | PROT_EXEC);
+	site[4] = 1; /* still a NOP */
+	err = shunt_key_enable(flip);
+	ok(err == -EBUSY && !shunt_key_enabled(flip) && victim() == 2 && site[4] == 1,
+		"a site that another tool has changed: -EBUSY, and nothing has (%d)", err);
+	site[4] = 0;
+	mprotect(page, 8192, PROT_READ | PROT_EXEC);
+	ok(!shunt_key_enable(flip) && victim() == 1 && !shunt_key_disable(flip), "and afterwards it works");
+}
+
+static void forked(void)
+{
+	pid_t pid;
+	int status = 0;
+
+	shunt_imv_set(count, 1);
+	pid = fork();
+	if (!pid)
+		_exit(shunt_imv_set(count, 2) || shunt_imv_read(count) != 2);
+	waitpid(pid, &status, 0);
+	ok(WIFEXITED(status) && !WEXITSTATUS(status) && shunt_imv_read(count) == 1,
+		"a fork child sets its own");
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2)
+		return 2;
+	library = argv[1];
+	promise();
+	key_promise();
+	first_look();
+	loading();
+	foreign();
+	forked();
+	return done();
+}
