@@ -35,21 +35,27 @@ extern "C" {
 
 struct shunt_site {
 	int32_t at;     /* the instruction, from here */
-	int32_t target; /* key: where it jumps, from here */
+	int32_t target; /* key: where it jumps; choice: for each state; op: its variants */
 	int32_t ref;    /* the pointer to the variable, from here */
 	uint8_t kind;   /* enum shunt_kind, and SHUNT_SITE_* */
 	uint8_t len;    /* bytes of the instruction */
-	uint16_t index; /* of the variable in an array */
+	uint16_t index; /* of the variable in an array; choice, op: how many targets */
 };
 
-enum shunt_kind { SHUNT_KIND_KEY = 0, SHUNT_KIND_IMV = 1, SHUNT_KIND_CALL = 2 };
+enum shunt_kind {
+	SHUNT_KIND_KEY = 0,
+	SHUNT_KIND_IMV = 1,
+	SHUNT_KIND_CALL = 2,
+	SHUNT_KIND_CHOICE = 3,
+	SHUNT_KIND_OP = 4, /* a site's only: an instruction of a choice */
+};
 #define SHUNT_SITE_KIND	   0x0f
 #define SHUNT_SITE_JUMP_ON 0x10 /* key: jumps while the key is true */
 #define SHUNT_SITE_JUMPS   0x20 /* key: was compiled as a jump */
 
 struct shunt_sites; /* a variable's sites in one object */
 
-/* What is behind an immediate value, a key or a call. All zero is a key, so that an array
+/* What is behind an immediate value, a key, a call or a choice. All zero is a key, so that an array
  * of keys needs no initializer. */
 struct shunt_var {
 	void *at; /* its value; NULL: right behind this */

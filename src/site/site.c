@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include <shunt/key.h>
+#include <shunt/ops.h>
 #include <shunt/text.h>
 
 #include "base/log.h"
@@ -127,6 +128,19 @@ static uint8_t *site_target(const struct shunt_site *s)
 	return (uint8_t *)(uintptr_t)&s->target + s->target;
 }
 
+/* Of a choice's site, or an op's: what there is for a state. */
+static size_t variant_of(const struct shunt_site *s, uint64_t state)
+{
+	return state < s->index ? state : s->index - 1u;
+}
+
+static uint8_t *choice_target(const struct shunt_site *s, uint64_t state)
+{
+	int32_t *to = (int32_t *)(void *)site_target(s) + variant_of(s, state);
+
+	return (uint8_t *)to + *to;
+}
+
 static enum shunt_kind kind_of(const struct shunt_site *s)
 {
 	return (enum shunt_kind)(s->kind & SHUNT_SITE_KIND);
@@ -173,6 +187,43 @@ static void encode_call(const struct shunt_site *s, uint64_t target, uint8_t *to
 	}
 }
 
+static void encode_choice(const struct shunt_site *s, uint64_t state, uint8_t *to)
+{
+	static const uint8_t nop5[] = {0x0f, 0x1f, 0x44, 0, 0};
+	int32_t by = (int32_t)(choice_target(s, state) - (site_at(s) + s->len));
+
+	if (!variant_of(s, state)) {
+		memcpy(to, nop5, sizeof nop5);
+	} else {
+		to[0] = 0xe9;
+		memcpy(to + 1, &by, sizeof by);
+	}
+}
+
+/*
+ * An op's variant lies there twice in a row. Four bytes that are the less by the
+ * distance in the second are relative to where they are: they get what they have here.
+ */
+static void encode_op(const struct shunt_site *s, uint64_t state, uint8_t *to)
+{
+	struct shunt_variant *v = (struct shunt_variant *)(void *)site_target(s) + variant_of(s, state);
+	const uint8_t *a = (uint8_t *)&v->at + v->at, *b = a + v->len;
+	uint8_t *at = to + s->len - v->len;
+	int32_t here = (int32_t)(a - (site_at(s) + s->len - v->len)), x, y;
+
+	memset(to, 0x3e, s->len - v->len);
+	memcpy(at, a, v->len);
+	for (size_t i = 0; i + 4 <= v->len; i++) {
+		memcpy(&x, a + i, sizeof x);
+		memcpy(&y, b + i, sizeof y);
+		if (x != y && (uint32_t)x - (uint32_t)y == v->len) {
+			x = (int32_t)((uint32_t)x + (uint32_t)here);
+			memcpy(at + i, &x, sizeof x);
+			return;
+		}
+	}
+}
+
 /* The bytes of the instruction that holds `bits`; an imv's register is in the text. */
 static void encode(const struct entry *at, uint64_t bits, uint8_t *to)
 {
@@ -186,6 +237,12 @@ static void encode(const struct entry *at, uint64_t bits, uint8_t *to)
 	case SHUNT_KIND_CALL:
 		encode_call(s, bits, to);
 		break;
+	case SHUNT_KIND_CHOICE:
+		encode_choice(s, bits, to);
+		break;
+	case SHUNT_KIND_OP:
+		encode_op(s, bits, to);
+		break;
 	case SHUNT_KIND_IMV:
 		memcpy(to, site_at(s), s->len);
 		memcpy(to + s->len - operand, &bits, operand);
@@ -195,7 +252,15 @@ static void encode(const struct entry *at, uint64_t bits, uint8_t *to)
 
 static bool same_text(const struct shunt_site *s, uint64_t a, uint64_t b)
 {
-	return kind_of(s) == SHUNT_KIND_KEY ? jumps(s, a) == jumps(s, b) : a == b;
+	switch (kind_of(s)) {
+	case SHUNT_KIND_KEY:
+		return jumps(s, a) == jumps(s, b);
+	case SHUNT_KIND_CHOICE:
+	case SHUNT_KIND_OP:
+		return variant_of(s, a) == variant_of(s, b);
+	default:
+		return a == b;
+	}
 }
 
 /* What it was compiled as. */
@@ -220,6 +285,9 @@ static size_t add_edits(const struct shunt_sites *g, uint64_t bits, struct shunt
 		if (kind_of(s) == SHUNT_KIND_KEY) {
 			e[n].act = SHUNT_TEXT_JUMP;
 			e[n].target = site_target(s);
+		} else if (kind_of(s) == SHUNT_KIND_CHOICE) { /* one of the two is no NOP */
+			e[n].act = SHUNT_TEXT_JUMP;
+			e[n].target = choice_target(s, variant_of(s, bits) ? bits : g->held);
 		}
 		encode(&g->entry[i], g->held, e[n].old);
 		encode(&g->entry[i], bits, e[n].new_);
@@ -297,10 +365,10 @@ static int find_vars(const struct shunt_object_sites *o, struct table *t, size_t
 		d = first ? NULL : bsearch(&key, defs, ndefs, sizeof *defs, by_ref);
 		if (d)
 			first = (char *)d->var;
-		/* Elements of an array are keys: nothing else has an index. */
+		if (first && kind_of(s) == SHUNT_KIND_KEY) /* may be an array's element */
+			first += s->index * sizeof(struct shunt_key);
 		if (first)
-			t->entry[t->nentries++] =
-				(struct entry){(void *)(first + s->index * sizeof(struct shunt_key)), s};
+			t->entry[t->nentries++] = (struct entry){(void *)first, s};
 	}
 	free(defs);
 	return 0;

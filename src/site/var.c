@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* var.c - immediate values, keys and calls: thin, over site.c. */
+/* var.c - immediate values, keys, calls and choices: thin, over site.c. */
 #include <errno.h>
 #include <stdlib.h>
 
 #include <shunt/call.h>
 #include <shunt/imv.h>
 #include <shunt/key.h>
+#include <shunt/ops.h>
 
 #include "site.h"
 
@@ -28,6 +29,11 @@ SHUNT_API int shunt_imv_set_bits(struct shunt_imv *imv, uint64_t bits)
 SHUNT_API int shunt_call_set_target(struct shunt_call *call, void (*target)(void))
 {
 	return set_one(&call->var, (uint64_t)(uintptr_t)target);
+}
+
+SHUNT_API int shunt_choice_set_state(struct shunt_choice *choice, uint64_t state)
+{
+	return state < choice->count ? set_one(&choice->var, state) : -ERANGE;
 }
 
 SHUNT_API int shunt_keys_set(struct shunt_key *const *keys, const bool *on, size_t n)

@@ -43,3 +43,22 @@ int far_set(int how)
 {
 	return how ? shunt_call_set(change, far_function) : shunt_call_set(change, add_one);
 }
+
+int far_width(void)
+{
+	switch (shunt_choice(width)) {
+	case 0:
+		return 10;
+	case 1:
+		return 11;
+	case 2:
+		return 12;
+	default:
+		return 13;
+	}
+}
+
+long far_op(long x)
+{
+	return op_of(x);
+}

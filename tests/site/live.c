@@ -15,6 +15,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <shunt/ops.h>
+
 #include "many.h"
 #include "tap.h"
 
@@ -24,6 +26,7 @@ SHUNT_DEFINE_IMV(unsigned, count, 0);
 SHUNT_DEFINE_STATIC_IMV(unsigned long, wide, 0);
 SHUNT_DEFINE_STATIC_IMV(unsigned short, narrow, 0);
 SHUNT_DEFINE_STATIC_KEY_FALSE(odd);
+SHUNT_DEFINE_CHOICE(four, "nothing", "one", "inline", "call");
 
 /* --- what set() promises ------------------------------------------------------ */
 
@@ -124,6 +127,56 @@ static void key_promise(void)
 		pthread_join(t[i], NULL);
 	stop = 0;
 	ok(!err && !(bad[0] + bad[1] + bad[2]), "a key, 5,000 times: every branch as it was set");
+}
+
+/* --- a choice: branches, and instructions of four kinds ------------------------------ */
+
+void add_three(long *at);
+__attribute__((used)) void add_three(long *at)
+{
+	*at += 3;
+}
+
+static void *chooser(void *arg)
+{
+	unsigned long *bad = arg;
+
+	while (!stop) {
+		int before = phase, way;
+		long n = 0, *at = &n;
+
+		way = shunt_choice(four);
+		shunt_op(four, ("+D"(at)), ("i"(0)),
+			("memory", "cc", "rax", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11"),
+			SHUNT_OP_NOP, "incq (%%rdi)", SHUNT_OP_CODE(two, "incq (%%rdi); incq (%%rdi)"),
+			SHUNT_OP_CALL(add_three));
+		if (!(before & 1) && phase == before)
+			*bad += way != before / 2 % 4 || n != way;
+		*bad += way < 0 || way > 3 || n < 0 || n > 3;
+	}
+	return NULL;
+}
+
+static void choice_promise(void)
+{
+	unsigned long bad[3] = {0};
+	pthread_t t[3];
+	int err = 0;
+
+	phase = 0;
+	for (int i = 0; i < 3; i++)
+		pthread_create(&t[i], NULL, chooser, &bad[i]);
+	for (int i = 1; i <= 5000; i++) {
+		phase++;
+		err |= shunt_choice_set(four, (uint64_t)(i % 4));
+		phase++;
+	}
+	stop = 1;
+	for (int i = 0; i < 3; i++)
+		pthread_join(t[i], NULL);
+	stop = 0;
+	ok(!err && !(bad[0] + bad[1] + bad[2]), "a choice among four, 5,000 times (%lu)",
+		bad[0] + bad[1] + bad[2]);
 }
 
 /* --- loading --------------------------------------------------------------------- */
@@ -290,6 +343,7 @@ int main(int argc, char **argv)
 	library = argv[1];
 	promise();
 	key_promise();
+	choice_promise();
 	first_look();
 	loading();
 	foreign();

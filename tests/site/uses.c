@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * uses.c - every feature of imv.h, key.h and call.h, compiled in every way
+ * uses.c - every feature of imv.h, key.h, call.h and ops.h, compiled in every way
  * (matrix.sh), as C and as C++: each value read back, each branch taken, in both
  * states, in this unit, another one, and another object.
  */
@@ -18,6 +18,12 @@ SHUNT_DEFINE_KEY_FALSE(shared_off);
 SHUNT_DEFINE_KEY_TRUE(shared_on);
 SHUNT_DEFINE_KEY_ARRAY_FALSE(row, 5);
 SHUNT_DEFINE_KEY_ARRAY_TRUE(rows, 3);
+
+SHUNT_DEFINE_CHOICE(width, "one", "two", "four", "eight");
+SHUNT_DEFINE_CHOICE(eighth, "0", "1", "2", "3", "4", "5", "6", "7");
+SHUNT_DEFINE_CHOICE(by_cpu, "any", "sse2", "other");
+SHUNT_CHOICE_PREFER(by_cpu, "sse2", 1)
+SHUNT_CHOICE_PREFER(by_cpu, "avx512er", 2)
 
 SHUNT_DEFINE_STATIC_IMV(bool, yes, true);
 SHUNT_DEFINE_STATIC_IMV(unsigned char, u8, 200);
@@ -227,8 +233,80 @@ static void counted(void)
 		"of which one changes");
 }
 
+/* --- choices ------------------------------------------------------------------- */
+
+static int plus_sse2(int x)
+{
+	return x + 2;
+}
+
+SHUNT_DEFINE_CALL(plus_by_cpu, add_one);
+SHUNT_CALL_PREFER(plus_by_cpu, "sse2", plus_sse2)
+
+__attribute__((used)) void op_slow(long *at)
+{
+	char aligned[16] __attribute__((aligned(16)));
+	char *volatile p = aligned;
+
+	*at += ((uintptr_t)p & 15) ? 1 : 100;
+}
+
+static int static_number = 5;
+
+/* Its second instruction is relative to where it is; the first, shorter, is not. */
+static int relative(void)
+{
+	int n = 0;
+
+	shunt_op(eighth, ("+r"(n)), ("m"(static_number)), ("cc"), "inc %0", "addl %1, %0");
+	return n;
+}
+
+static int seven(void)
+{
+	switch (shunt_choice(eighth)) {
+	case 0:
+		return 100;
+	case 3:
+		return 103;
+	case 7:
+		return 107;
+	default:
+		return -shunt_choice(eighth);
+	}
+}
+
+static void choices(void)
+{
+	static const long ops[4] = {5, 20, 12, 105};
+	bool good = true;
+
+	ok(shunt_choice(by_cpu) == 1 && shunt_choice_get(by_cpu) == 1 &&
+			shunt_call(plus_by_cpu)(0) == 2 && !shunt_call_set(plus_by_cpu, add_one) &&
+			shunt_call(plus_by_cpu)(0) == 1,
+		"by the processor's features at load, and changed later");
+	for (int round = 0; round < 24; round++) {
+		int s = round * 7 / 3 % 4; /* each after each */
+
+		good = good && (!round || !shunt_choice_set(width, (uint64_t)s)) &&
+		       shunt_choice(width) == s && far_width() == 10 + s && op_of(5) == ops[s] &&
+		       far_op(5) == ops[s];
+	}
+	ok(good, "four ways, branches and instructions, in two places");
+	static_number = 40;
+	good = seven() == 100 && relative() == 1;
+	for (int s = 7; s > 0; s--)
+		good = good && !shunt_choice_set(eighth, (uint64_t)s) && relative() == 40 &&
+		       seven() == (s == 3 || s == 7 ? 100 + s : -s);
+	ok(good, "eight ways, of two variants the last; an operand relative to the instruction");
+	ok(shunt_choice_set(eighth, 8) == -ERANGE && shunt_choice(eighth) == 1 &&
+			!shunt_choice_set(eighth, 0) && relative() == 1,
+		"no ninth state");
+}
+
 int main(void)
 {
+	choices();
 	values();
 	calls();
 	keys();

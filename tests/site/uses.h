@@ -6,6 +6,7 @@
 #include <shunt/call.h>
 #include <shunt/imv.h>
 #include <shunt/key.h>
+#include <shunt/ops.h>
 
 enum color { RED, GREEN = 7 };
 
@@ -17,6 +18,7 @@ struct pair {
 extern "C" {
 #endif
 int add_one(int x);
+void op_slow(long *at);
 #ifdef __cplusplus
 }
 #endif
@@ -26,6 +28,7 @@ SHUNT_DECLARE_IMV(int, shared_int);
 SHUNT_DECLARE_KEY_FALSE(shared_off);
 SHUNT_DECLARE_KEY_TRUE(shared_on);
 SHUNT_DECLARE_KEY_ARRAY_FALSE(row, 5);
+SHUNT_DECLARE_CHOICE(width);
 
 #ifdef __cplusplus
 extern "C" {
@@ -36,6 +39,8 @@ int far_row(void);
 int far_own(int set);
 int far_change(int x);
 int far_set(int how);
+int far_width(void);
+long far_op(long x);
 #ifdef __cplusplus
 }
 #endif
@@ -45,6 +50,23 @@ static inline __attribute__((always_inline)) int everywhere(void)
 {
 	return (shunt_key_unlikely(shared_off) ? 1 : 0) + (shunt_key_likely(shared_off) ? 2 : 0) +
 	       (shunt_key_unlikely(shared_on) ? 4 : 0) + (shunt_key_likely(shared_on) ? 8 : 0);
+}
+
+/* What a function may change of the registers. */
+#define ANY_REGISTER \
+	"memory", "cc", "rax", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "xmm0", "xmm1", "xmm2", \
+		"xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", \
+		"xmm13", "xmm14", "xmm15"
+
+/* x, 4 x, x + 7 or x + 100, with something in the red zone. */
+static inline __attribute__((always_inline)) long op_of(long x)
+{
+	volatile long below[4] = {1, 2, 3, x};
+	long *at = &x;
+
+	shunt_op(width, ("+D"(at)), ("i"(0)), (ANY_REGISTER), SHUNT_OP_NOP, "shlq $2, (%%rdi)",
+		SHUNT_OP_CODE(inc, "incq (%%rdi); addq $6, (%%rdi)"), SHUNT_OP_CALL(op_slow));
+	return below[0] + below[1] + below[2] == 6 && below[3] != -1 ? x : -1;
 }
 
 #endif

@@ -12,7 +12,7 @@ refuses() {
 		n=$((n + 1))
 		case $cc in *++*) file=$dir/wrong.cc std=c++17 ;; *) file=$dir/wrong.c std=c11 ;; esac
 		command -v "$cc" >/dev/null || { echo "ok $n # SKIP no $cc"; continue; }
-		printf '#include <shunt/imv.h>\n#include <shunt/key.h>\n#include <shunt/call.h>\n%s\n' "$2" >"$file"
+		printf '#include <shunt/imv.h>\n#include <shunt/key.h>\n#include <shunt/ops.h>\n%s\n' "$2" >"$file"
 		if "$cc" -std=$std -O2 -I"$src/include" -c "$file" -o "$dir/o" 2>"$dir/log"; then
 			echo "not ok $n - $cc accepts: $2" && failed=1
 		elif grep -qE "$1" "$dir/log"; then
@@ -37,5 +37,7 @@ refuses 'undeclared|not declared' \
 	'bool f(void) { return shunt_key_unlikely(nobody); }'
 refuses 'key' \
 	'SHUNT_DEFINE_IMV(int, v, 0); int f(void) { return shunt_key_enable(v); }'
+refuses 'at most 8 states' \
+	'SHUNT_DEFINE_CHOICE(c, "0", "1", "2", "3", "4", "5", "6", "7", "8");'
 echo "1..$n"
 exit $failed
