@@ -21,6 +21,7 @@
 #include <shunt/ring.h>
 
 #include "agent.h"
+#include "control/serve.h"
 #include "object/object.h"
 
 struct shunt_agent shunt_agent;
@@ -251,7 +252,7 @@ static void in_child(void)
 	struct shunt_ctl *ctl = shunt_agent.ctl;
 
 	pthread_mutex_unlock(&lock);
-	shunt_agent_no_thread();
+	shunt_serve_forget();
 	if (!ctl)
 		return;
 	come_up_in_child(ctl);

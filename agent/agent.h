@@ -29,11 +29,8 @@ void shunt_agent_count(const struct shunt_record_change *res);
 /* Symbol files of objects that have none yet. */
 void shunt_agent_export(void);
 
-/* serve.c: the control thread. Stop waits until it is gone. */
+/* serve.c: starts the control thread. */
 void shunt_agent_serve(void);
-void shunt_agent_stop_serving(void);
-void shunt_agent_no_thread(void); /* in a fork child */
-bool shunt_agent_has_thread(void);
 
 /* loads.c: on the control thread, after a dlopen that was not waited for. */
 void shunt_agent_pending_loads(void);

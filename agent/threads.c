@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "control/serve.h"
 
 typedef void exit_fn(void *);
 typedef int unshare_fn(int);
@@ -23,7 +24,7 @@ SHUNT_INTERPOSE void pthread_exit(void *value)
 	exit_fn *real = (exit_fn *)shunt_agent_next("pthread_exit");
 
 	if (syscall(SYS_gettid) == getpid())
-		shunt_agent_stop_serving();
+		shunt_serve_stop();
 	real(value);
 	__builtin_unreachable();
 }
@@ -33,7 +34,7 @@ SHUNT_INTERPOSE int unshare(int flags)
 	unshare_fn *real = (unshare_fn *)shunt_agent_next("unshare");
 
 	if (flags & (CLONE_NEWUSER | CLONE_THREAD | CLONE_VM | CLONE_SIGHAND))
-		shunt_agent_stop_serving();
+		shunt_serve_stop();
 	return real(flags);
 }
 
@@ -41,6 +42,6 @@ SHUNT_INTERPOSE int setns(int fd, int type)
 {
 	setns_fn *real = (setns_fn *)shunt_agent_next("setns");
 
-	shunt_agent_stop_serving();
+	shunt_serve_stop();
 	return real(fd, type);
 }

@@ -13,6 +13,7 @@
 #include "live_out.h"
 #include "out.h"
 #include "proc.h"
+#include "values.h"
 
 /* ---- enable, disable ---- */
 
@@ -141,7 +142,7 @@ static void show_function(struct listing *l, unsigned pid, const struct shunt_ct
 		putchar('\n');
 		return;
 	}
-	printf("%s\n{\"pid\":%u,\"id\":%u,\"on\":%s,\"address\":%llu,\"size\":%llu,\"object\":",
+	printf("%s\n{\"pid\":%u,\"kind\":\"function\",\"id\":%u,\"on\":%s,\"address\":%llu,\"size\":%llu,\"object\":",
 		l->shown ? "," : "", pid, fn->id, fn->on ? "true" : "false",
 		(unsigned long long)fn->address, (unsigned long long)fn->size);
 	shunt_out_json(stdout, fn->object, fn->object_len);
@@ -195,7 +196,15 @@ static int list_one(const struct shunt_target *t, unsigned entry, const char *gl
 	return 0;
 }
 
-static int list_all(const struct shunt_target *t, const char *glob, struct listing *l)
+enum { VALUES = 1, FUNCTIONS = 2 };
+
+/* A program that nobody records has no functions to show. */
+static bool recorded(const struct shunt_target *t)
+{
+	return t->ctl->out[0] != 0;
+}
+
+static int list_all(const struct shunt_target *t, const char *glob, unsigned what, struct listing *l)
 {
 	struct shunt_ctl_proc *p;
 	int code = 0;
@@ -203,9 +212,12 @@ static int list_all(const struct shunt_target *t, const char *glob, struct listi
 	if (l->json)
 		putchar('[');
 	for (unsigned i = 0; (p = shunt_target_next(t, &i)); i++) {
-		if (t->recorder && !l->json)
+		if (t->recorder && recorded(t) && !l->json)
 			printf("# process %u %.*s\n", p->pid, (int)sizeof p->exe, p->exe);
-		code |= list_one(t, i, glob, l);
+		if (what & VALUES)
+			code |= shunt_values_list(t, i, glob, l->json, &l->shown);
+		if (what & FUNCTIONS && recorded(t))
+			code |= list_one(t, i, glob, l);
 	}
 	if (l->json)
 		printf("%s]\n", l->shown ? "\n" : "");
@@ -217,28 +229,33 @@ int shunt_cmd_list(int argc, char **argv)
 	struct listing l = { 0 };
 	struct shunt_target t;
 	const char *words[2] = { NULL, "*" };
+	unsigned what = 0;
 	int n = 0, code;
 	pid_t pid;
 
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--json"))
 			l.json = true;
+		else if (!strcmp(argv[i], "--values"))
+			what |= VALUES;
+		else if (!strcmp(argv[i], "--functions"))
+			what |= FUNCTIONS;
 		else if (n < 2 && (argv[i][0] != '-' || n == 1))
 			words[n++] = argv[i];
 		else
 			n = 3;
 	}
 	if (n < 1 || n > 2 || !*words[1] || strchr(words[1], '\n')) {
-		fprintf(stderr, "shunt list: write 'shunt list [--json] PID [GLOB]'\n");
+		fprintf(stderr, "shunt list: write 'shunt list [--json] [--values] [--functions] PID [GLOB]'\n");
 		return 2;
 	}
 	if (shunt_target_number("list", words[0], &pid))
 		return 2;
 	if (shunt_target_find(pid, &t))
 		return 1;
-	code = list_all(&t, words[1], &l);
+	code = list_all(&t, words[1], what ? what : VALUES | FUNCTIONS, &l);
 	if (!code && !l.shown && !l.json) {
-		fprintf(stderr, "shunt: no function matches '%s'\n", words[1]);
+		fprintf(stderr, "shunt: nothing matches '%s'\n", words[1]);
 		code = 1;
 	}
 	shunt_target_close(&t);

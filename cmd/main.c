@@ -42,9 +42,20 @@ static const struct {
 		"Usage: shunt disable PID GLOB..\n\n"
 		"Switches functions of a recorded program off, live: names with *, ? and [..];\n"
 		"OBJECT:GLOB limits a pattern to objects of that file name.\n" },
-	{ "list", "show the functions of a recorded program", shunt_cmd_list,
-		"Usage: shunt list [--json] PID [GLOB]\n\n"
-		"Shows the functions of a recorded program, and which of them are on.\n" },
+	{ "list", "show a running program's values and functions", shunt_cmd_list,
+		"Usage: shunt list [--json] [--values] [--functions] PID [GLOB]\n\n"
+		"Shows what a program that listens has in its instructions, immediate values,\n"
+		"keys, calls and choices, and of a recorded one the functions that can be traced,\n"
+		"and which of them are on. --values, --functions: only these.\n" },
+	{ "set", "change a running program's values", shunt_cmd_set,
+		"Usage: shunt set PID NAME=VALUE..\n\n"
+		"Changes immediate values, keys, calls and choices of a program that listens\n"
+		"(shunt_control_start(), SHUNT_CONTROL=1, or shunt record), live. Where several\n"
+		"have the same name: OBJECT:NAME=VALUE or NAME@ADDRESS=VALUE.\n" },
+	{ "watch", "follow the changes of a running program's values", shunt_cmd_watch,
+		"Usage: shunt watch PID [GLOB]\n\n"
+		"Shows each change of a value, key, call or choice, until interrupted or until\n"
+		"the program ends.\n" },
 	{ "stat", "show how a recording is doing", shunt_cmd_stat,
 		"Usage: shunt stat [--json] PID\n\n"
 		"Shows how a recording is doing: functions, patches, events, losses, buffer.\n" },

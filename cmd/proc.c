@@ -95,8 +95,8 @@ static void say_why_not(pid_t pid, int err)
 		break;
 	case ENOENT:
 		fprintf(stderr,
-			"shunt: process %d is not being recorded by shunt: start it under "
-			"'shunt record'\n",
+			"shunt: process %d does not listen to shunt: start it under 'shunt record', "
+			"or, if it uses libshunt, with SHUNT_CONTROL=1\n",
 			pid);
 		break;
 	case ESTALE:

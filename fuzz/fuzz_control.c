@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "control/request.h"
+#include "control/value.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -36,6 +37,40 @@ static void request(const char *text, size_t len)
 	free(req);
 }
 
+/* What is read as a value is written as one that reads as the same. */
+static void value(const char *text, size_t len)
+{
+	static const char *const states[] = {"a", "b c"};
+	struct shunt_var v = {.kind = SHUNT_KIND_IMV};
+	char line[128], again[128];
+	const char *why = NULL;
+	uint64_t bits, same;
+
+	if (len < 3 || len >= sizeof line || memchr(text, 0, len))
+		return;
+	v.size = (uint8_t)(1u << (text[0] & 3));
+	v.type = (uint8_t)(text[1] & 7);
+	v.kind = text[0] & 4 ? SHUNT_KIND_KEY : text[0] & 8 ? SHUNT_KIND_CHOICE : SHUNT_KIND_IMV;
+	if (v.type == SHUNT_TYPE_FLOAT && v.size < 4)
+		v.size = 8;
+	memcpy(line, text + 2, len - 2);
+	line[len - 2] = 0;
+	if (shunt_value_parse(&v, line, states, 2, &bits, &why)) {
+		if (!why || !*why)
+			abort();
+		return;
+	}
+	if (v.kind == SHUNT_KIND_CHOICE) {
+		if (bits > 1)
+			abort();
+		return;
+	}
+	shunt_value_format(&v, bits, again, sizeof again);
+	if (shunt_value_parse(&v, again, states, 2, &same, &why) ||
+		(same != bits && !strstr(again, "nan")))
+		abort();
+}
+
 static void answer(const char *text, size_t len)
 {
 	struct shunt_ctl_reply r = { text, text + len };
@@ -44,7 +79,14 @@ static void answer(const char *text, size_t len)
 	uint64_t sum = 0;
 
 	while (shunt_ctl_next_line(&r, &line)) {
+		const char *field;
+		size_t flen;
+
 		sum += shunt_ctl_number(&line) + shunt_ctl_key_is(&line, "fn");
+		for (unsigned i = 0; i < 4; i++)
+			if (shunt_ctl_field(&line, i, &field, &flen))
+				for (size_t k = 0; k < flen; k++)
+					sum += (unsigned char)field[k];
 		if (shunt_ctl_parse_function(&line, &fn)) {
 			for (size_t i = 0; i < fn.object_len; i++)
 				sum += (unsigned char)fn.object[i];
@@ -64,6 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size)
 		memcpy(text, data, size);
 	request(text, size);
+	value(text, size);
 	answer(text, size);
 	free(text);
 	return 0;

@@ -17,6 +17,7 @@
  *   shunt_call_set(name, function)	 changes the target; NULL: no call
  *   shunt_call_return_0(name)		 no call, and 0 as the value
  *   shunt_call_target(name)		 the present target
+ *   SHUNT_CALL_OFFER(name, function)	 `shunt set` may make it the target
  *
  * Example:
  *
@@ -184,6 +185,16 @@ template <typename T> static inline int shunt_call_set_(struct shunt_call *call,
 #define shunt_call_target(name) \
 	((__typeof__(&shunt_call_##name))__atomic_load_n(&(name).target, __ATOMIC_RELAXED))
 #endif
+/*
+ * At file scope: what may become the target from outside (`shunt set PID
+ * name=function`). A function of another type does not compile.
+ */
+#define SHUNT_CALL_OFFER(name, function) \
+	static __typeof__(&shunt_call_##name) const shunt_offer_type_##name##_##function \
+		__attribute__((unused)) = function; \
+	static const struct shunt_offer shunt_offer_##name##_##function \
+		__attribute__((section("shunt_offers"), used, aligned(8))) = { \
+			&(name).var, (void (*)(void))(function), #function}
 #define shunt_call_return_0(name) shunt_call_set_target(&(name), shunt_return_0)
 
 #endif

@@ -68,6 +68,9 @@ struct shunt_var {
 	uint32_t unused;
 };
 
+/* struct shunt_var.flags */
+#define SHUNT_VAR_PRIVATE 1u /* `shunt set` leaves it alone */
+
 enum shunt_type {
 	SHUNT_TYPE_UNSIGNED = 0,
 	SHUNT_TYPE_SIGNED = 1,
@@ -84,10 +87,18 @@ struct shunt_def {
 	uint64_t unused;
 };
 
+/* A function that `shunt set` may make a call's target, in the section shunt_offers. */
+struct shunt_offer {
+	struct shunt_var *var;
+	void (*target)(void);
+	const char *name;
+};
+
 /* All there is of an object. */
 struct shunt_object_sites {
 	const struct shunt_site *sites, *sites_end;
 	const struct shunt_def *defs, *defs_end;
+	const struct shunt_offer *offers, *offers_end;
 };
 
 /*
@@ -103,11 +114,13 @@ SHUNT_BOUND_(struct shunt_site, __start_shunt_sites);
 SHUNT_BOUND_(struct shunt_site, __stop_shunt_sites);
 SHUNT_BOUND_(struct shunt_def, __start_shunt_defs);
 SHUNT_BOUND_(struct shunt_def, __stop_shunt_defs);
+SHUNT_BOUND_(struct shunt_offer, __start_shunt_offers);
+SHUNT_BOUND_(struct shunt_offer, __stop_shunt_offers);
 
 __attribute__((constructor(101), used)) static void shunt_sites_begin_(void)
 {
 	struct shunt_object_sites o = {__start_shunt_sites, __stop_shunt_sites, __start_shunt_defs,
-		__stop_shunt_defs};
+		__stop_shunt_defs, __start_shunt_offers, __stop_shunt_offers};
 
 	shunt_sites_add(&o);
 }
@@ -115,7 +128,7 @@ __attribute__((constructor(101), used)) static void shunt_sites_begin_(void)
 __attribute__((destructor(101), used)) static void shunt_sites_end_(void)
 {
 	struct shunt_object_sites o = {__start_shunt_sites, __stop_shunt_sites, __start_shunt_defs,
-		__stop_shunt_defs};
+		__stop_shunt_defs, __start_shunt_offers, __stop_shunt_offers};
 
 	shunt_sites_remove(&o);
 }
@@ -123,6 +136,17 @@ __attribute__((destructor(101), used)) static void shunt_sites_end_(void)
 #ifdef __cplusplus
 }
 #endif
+
+/*
+ * SHUNT_PRIVATE(name), at file scope, behind a definition: `shunt set` refuses the
+ * immediate value, key, call or choice. From the constructors on.
+ */
+#define SHUNT_PRIVATE(name) \
+	__attribute__((constructor(102), used)) static void shunt_private_##name(void) \
+	{ \
+		((struct shunt_var *)(void *)&(name))->flags |= SHUNT_VAR_PRIVATE; \
+	} \
+	struct shunt_site
 
 /*
  * How sites refer to a variable: by a pointer to it, of their own unit or object,

@@ -180,8 +180,8 @@ bool shunt_ctl_alive(const struct shunt_ctl_proc *proc);
 ssize_t shunt_mail_take(struct shunt_ctl_proc *proc, char text[SHUNT_CTL_REQUEST + 1]);
 void shunt_mail_answer(struct shunt_ctl_proc *proc, const char *text, size_t len);
 
-/* Agent: sleeps until the bell is not `seen` any more. May wake early. */
-void shunt_mail_wait(struct shunt_ctl_proc *proc, uint32_t seen);
+/* Agent: sleeps until the bell is not `seen` any more, or so long; 0: no limit. May wake early. */
+void shunt_mail_wait(struct shunt_ctl_proc *proc, uint32_t seen, unsigned ms);
 void shunt_mail_ring(struct shunt_ctl_proc *proc);
 
 /*

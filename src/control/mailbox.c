@@ -56,9 +56,11 @@ void shunt_mail_answer(struct shunt_ctl_proc *proc, const char *text, size_t len
 	futex_wake(&proc->mail);
 }
 
-void shunt_mail_wait(struct shunt_ctl_proc *proc, uint32_t seen)
+void shunt_mail_wait(struct shunt_ctl_proc *proc, uint32_t seen, unsigned ms)
 {
-	futex_wait(&proc->bell, seen, NULL);
+	struct timespec limit = { ms / 1000, ms % 1000 * 1000000L };
+
+	futex_wait(&proc->bell, seen, ms ? &limit : NULL);
 }
 
 void shunt_mail_ring(struct shunt_ctl_proc *proc)

@@ -20,6 +20,9 @@ static const struct {
 	{ "list", SHUNT_CTL_LIST },
 	{ "stat", SHUNT_CTL_STAT },
 	{ "stop", SHUNT_CTL_STOP },
+	{ "values", SHUNT_CTL_VALUES },
+	{ "set", SHUNT_CTL_SET },
+	{ "changes", SHUNT_CTL_CHANGES },
 };
 
 /* Cuts the verb off a line; *rest is what follows its space, "" if nothing. */
@@ -43,7 +46,7 @@ static int parse_first(char *arg, struct shunt_ctl_request *req, const char **wh
 {
 	uint64_t n = 0;
 
-	*why = "list needs a function number";
+	*why = "a number is missing";
 	if (!digit(*arg))
 		return -EINVAL;
 	for (; digit(*arg); arg++) {
@@ -85,8 +88,10 @@ static int parse_line(char *line, struct shunt_ctl_request *req, const char **wh
 	req->verb = verb;
 	if (verb <= SHUNT_CTL_DISABLE)
 		return parse_glob(rest, req, why);
-	if (verb == SHUNT_CTL_LIST)
+	if (verb == SHUNT_CTL_LIST || verb == SHUNT_CTL_VALUES || verb == SHUNT_CTL_CHANGES)
 		return parse_first(rest, req, why);
+	if (verb == SHUNT_CTL_SET)
+		return parse_glob(rest, req, why);
 	*why = "this request takes no argument";
 	return *rest ? -EINVAL : 0;
 }
@@ -161,6 +166,22 @@ bool shunt_ctl_next_line(struct shunt_ctl_reply *reply, struct shunt_ctl_line *l
 bool shunt_ctl_key_is(const struct shunt_ctl_line *line, const char *key)
 {
 	return strlen(key) == line->key_len && !memcmp(key, line->key, line->key_len);
+}
+
+bool shunt_ctl_field(const struct shunt_ctl_line *line, unsigned n, const char **text, size_t *len)
+{
+	const char *at = line->value, *end = at + line->value_len, *tab;
+
+	for (;; at = tab + 1, n--) {
+		tab = memchr(at, '\t', (size_t)(end - at));
+		if (!n) {
+			*text = at;
+			*len = (size_t)((tab ? tab : end) - at);
+			return true;
+		}
+		if (!tab)
+			return false;
+	}
 }
 
 /* A cursor over one value. */

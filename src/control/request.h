@@ -9,11 +9,19 @@
  *   list FIRST-ID [GLOB]                         functions from this id on
  *   stat                                         counters
  *   stop                                         all off, for good
+ *   values FIRST [GLOB]                          values, keys, calls, choices
+ *   set NAME=VALUE                               one of them
+ *   changes FIRST                                what changed, from this one on
  *
  * Answer: `ok` or `error SENTENCE`, then lines `key value`; of `list`:
  *
  *   fn <id> <on|off> <address-hex> <size>\t<object>\t<symbol>
  *   next <id>      there is more: ask again from this id
+ *
+ * of `values`, and of `changes`, whose `next` is always there:
+ *
+ *   val <number> <kind> <type> <size> <sites> <flags> <address-hex>\t<object>\t<name>\t<value>
+ *   chg <number>\t<name>\t<value>
  *
  * All functions here are pure: they look at nothing but their arguments,
  * allocate nothing and never read beyond the length that they are given.
@@ -34,15 +42,18 @@ enum shunt_ctl_verb {
 	SHUNT_CTL_LIST,
 	SHUNT_CTL_STAT,
 	SHUNT_CTL_STOP,
+	SHUNT_CTL_VALUES,
+	SHUNT_CTL_SET,
+	SHUNT_CTL_CHANGES,
 };
 
 enum { SHUNT_CTL_GLOBS = 128 };
 
 struct shunt_ctl_request {
 	enum shunt_ctl_verb verb;
-	uint32_t first; /* of list */
+	uint32_t first; /* of list, values, changes */
 	size_t nglobs;
-	const char *globs[SHUNT_CTL_GLOBS]; /* into text */
+	const char *globs[SHUNT_CTL_GLOBS]; /* into text; of set NAME=VALUE */
 	char text[SHUNT_CTL_REQUEST + 1];
 };
 
@@ -81,6 +92,9 @@ struct shunt_ctl_function {
 	const char *object, *symbol; /* not terminated */
 	size_t object_len, symbol_len;
 };
+
+/* The n-th field of a line's value, between tabs; false if there are not so many. */
+bool shunt_ctl_field(const struct shunt_ctl_line *line, unsigned n, const char **text, size_t *len);
 
 /* Reads the value of an `fn` line. */
 bool shunt_ctl_parse_function(const struct shunt_ctl_line *line, struct shunt_ctl_function *fn);

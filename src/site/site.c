@@ -40,7 +40,7 @@ struct shunt_sites {
 /* An object. */
 struct table {
 	struct table *next;
-	const struct shunt_site *start;
+	struct shunt_object_sites object;
 	struct entry *entry; /* in the order of their variables */
 	struct shunt_sites *group;
 	size_t nentries, ngroups;
@@ -296,16 +296,56 @@ static size_t add_edits(const struct shunt_sites *g, uint64_t bits, struct shunt
 	return n;
 }
 
+static char reason[192];
+
+const char *shunt_sites_reason(void)
+{
+	return reason;
+}
+
 static int apply(const struct shunt_edit *e, size_t n, const char *name)
 {
 	struct shunt_text_result res;
 	int err = n ? shunt_text_apply(e, n, NULL, &res) : 0;
 
+	memcpy(reason, err ? res.reason : "", err ? sizeof reason : 1);
 	if (err)
 		shunt_log(SHUNT_LOG_ERROR, "%s: %zu sites cannot be changed: %s%s%s",
 			name ? name : "a variable", n, strerror(-err), res.reason[0] ? ": " : "",
 			res.reason);
 	return err;
+}
+
+/* --- what has changed -------------------------------------------------------------- */
+
+static struct shunt_changed changed[SHUNT_CHANGES];
+static uint64_t changes; /* in all */
+
+static void remember(const struct shunt_var *v, uint64_t bits)
+{
+	struct shunt_changed *c = &changed[changes++ % SHUNT_CHANGES];
+
+	c->var = *v;
+	c->bits = bits;
+	c->name[0] = 0;
+	c->state[0] = 0;
+	strncat(c->name, v->name ? v->name : "", sizeof c->name - 1);
+	if (v->kind == SHUNT_KIND_CHOICE)
+		strncat(c->state, ((const struct shunt_choice *)(const void *)v)->states[bits],
+			sizeof c->state - 1);
+}
+
+uint64_t shunt_changes_each(uint64_t from, int (*fn)(const struct shunt_changed *c, uint64_t n, void *arg),
+	void *arg)
+{
+	uint64_t n = changes > SHUNT_CHANGES ? changes - SHUNT_CHANGES : 0;
+
+	if (from > n + 1)
+		n = from - 1;
+	for (; n < changes; n++)
+		if (fn(&changed[n % SHUNT_CHANGES], n + 1, arg))
+			break;
+	return n + 1;
 }
 
 int shunt_vars_set(const struct shunt_change *c, size_t n)
@@ -331,6 +371,8 @@ int shunt_vars_set(const struct shunt_change *c, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		for (g = c[i].var->sites; g; g = g->next)
 			g->held = c[i].bits;
+		if (shunt_var_get(c[i].var) != c[i].bits)
+			remember(c[i].var, c[i].bits);
 		put(c[i].var, c[i].bits);
 	}
 	return 0;
@@ -423,9 +465,9 @@ static struct table *table_make(const struct shunt_object_sites *o)
 
 	if (!t)
 		return NULL;
-	t->start = o->sites;
-	t->entry = malloc(n * sizeof *t->entry);
-	t->group = calloc(n, sizeof *t->group);
+	t->object = *o;
+	t->entry = malloc(n * sizeof *t->entry + 1);
+	t->group = calloc(n + 1, sizeof *t->group);
 	if (!t->entry || !t->group || find_vars(o, t, n)) {
 		table_free(t);
 		return NULL;
@@ -457,7 +499,8 @@ static struct table **table_of(const struct shunt_object_sites *o)
 {
 	struct table **at = &tables;
 
-	while (*at && (*at)->start != o->sites)
+	/* An object has all of its sections, each in the place of no other one's. */
+	while (*at && ((*at)->object.sites != o->sites || (*at)->object.defs != o->defs))
 		at = &(*at)->next;
 	return at;
 }
@@ -490,7 +533,7 @@ SHUNT_API void shunt_sites_add(const struct shunt_object_sites *o)
 
 	pthread_once(&once, once_begun);
 	shunt_sites_lock();
-	if (o->sites != o->sites_end && !*table_of(o)) {
+	if ((o->sites != o->sites_end || o->defs != o->defs_end) && !*table_of(o)) {
 		t = table_make(o);
 		if (t) {
 			t->next = tables;
@@ -517,4 +560,55 @@ SHUNT_API void shunt_sites_remove(const struct shunt_object_sites *o)
 		table_free(t);
 	}
 	shunt_sites_unlock();
+}
+
+/* --- looking around --------------------------------------------------------------- */
+
+static size_t stride_of(const struct shunt_def *d)
+{
+	return d->var->kind == SHUNT_KIND_KEY ? sizeof(struct shunt_key) : 0;
+}
+
+static int each_of(const struct shunt_def *def, int (*fn)(const struct shunt_defined *d, void *arg),
+	void *arg)
+{
+	struct shunt_defined d = {.def = def, .object = def};
+	int r = 0;
+
+	for (; d.element < def->count && !r; d.element++) {
+		d.var = (struct shunt_var *)(void *)((char *)def->var + d.element * stride_of(def));
+		r = fn(&d, arg);
+	}
+	return r;
+}
+
+int shunt_defined_each(int (*fn)(const struct shunt_defined *d, void *arg), void *arg)
+{
+	int r = 0;
+
+	for (struct table *t = tables; t && !r; t = t->next)
+		for (const struct shunt_def *def = t->object.defs; def < t->object.defs_end && !r; def++)
+			r = each_of(def, fn, arg);
+	return r;
+}
+
+size_t shunt_var_sites(const struct shunt_var *v)
+{
+	size_t n = 0;
+
+	for (const struct shunt_sites *g = v->sites; g; g = g->next)
+		n += g->n;
+	return n;
+}
+
+int shunt_offers_each(const struct shunt_var *call, int (*fn)(const struct shunt_offer *o, void *arg),
+	void *arg)
+{
+	int r = 0;
+
+	for (struct table *t = tables; t && !r; t = t->next)
+		for (const struct shunt_offer *o = t->object.offers; o < t->object.offers_end && !r; o++)
+			if (o->var == call)
+				r = fn(o, arg);
+	return r;
 }

@@ -20,11 +20,46 @@ struct shunt_change {
 void shunt_sites_lock(void);
 void shunt_sites_unlock(void);
 
+/* A variable that is defined somewhere. */
+struct shunt_defined {
+	struct shunt_var *var;
+	const struct shunt_def *def;
+	size_t element;	      /* of an array, if def->count is not 1 */
+	const void *object;   /* lies in it */
+};
+
+/* Calls fn for each, until it does not return 0. Locked. Returns what it said last. */
+int shunt_defined_each(int (*fn)(const struct shunt_defined *d, void *arg), void *arg);
+
+/* How many instructions belong to it. Locked. */
+size_t shunt_var_sites(const struct shunt_var *v);
+
+/* The offered targets of a call. Locked. */
+int shunt_offers_each(const struct shunt_var *call, int (*fn)(const struct shunt_offer *o, void *arg),
+	void *arg);
+
+/*
+ * The changes with the number `from` and later that are still known, the oldest
+ * first; they are numbered from 1 on. Returns the number of the next one. Locked.
+ */
+enum { SHUNT_CHANGES = 256 };
+struct shunt_changed {
+	struct shunt_var var; /* as it was; its name may be gone: */
+	char name[64];
+	char state[64]; /* a choice's */
+	uint64_t bits;
+};
+uint64_t shunt_changes_each(uint64_t from, int (*fn)(const struct shunt_changed *c, uint64_t n, void *arg),
+	void *arg);
+
 /*
  * Brings all sites of the variables to their new values in one batch, then the
  * values themselves. Each variable is in it once. Locked. 0, or nothing has
  * changed: -EBUSY, -ENOMEM, or what shunt_text_apply() says.
  */
 int shunt_vars_set(const struct shunt_change *c, size_t n);
+
+/* Why the last one failed, a sentence; "" if it did not. Locked. */
+const char *shunt_sites_reason(void);
 
 #endif

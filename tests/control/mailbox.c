@@ -32,7 +32,7 @@ static void serve(struct shunt_ctl *ctl, int delay_ms)
 		ssize_t n = shunt_mail_take(p, text);
 
 		if (n < 0) {
-			shunt_mail_wait(p, bell);
+			shunt_mail_wait(p, bell, 0);
 			continue;
 		}
 		nanosleep(&pause, NULL);

@@ -27,6 +27,12 @@ static void requests(void)
 		"list takes a number and a glob");
 	ok(!parse("list 0") && !req.nglobs, "list takes a number alone");
 	ok(!parse("stat") && req.verb == SHUNT_CTL_STAT, "stat stands alone");
+	ok(!parse("values 3 a*") && req.verb == SHUNT_CTL_VALUES && req.first == 3 &&
+			!strcmp(req.globs[0], "a*"),
+		"values, as list");
+	ok(!parse("set a b=c d") && req.verb == SHUNT_CTL_SET && !strcmp(req.globs[0], "a b=c d"),
+		"set takes the rest of the line");
+	ok(!parse("changes 7") && req.verb == SHUNT_CTL_CHANGES && req.first == 7, "changes takes a number");
 	ok(!parse("stop") && req.verb == SHUNT_CTL_STOP, "stop stands alone");
 }
 
@@ -35,7 +41,7 @@ static void bad_requests(void)
 	static const char *const bad[] = { "", "\n", "enable", "enable ", "enablefoo x", "ENABLE x",
 		"list", "list x", "list 99999999999", "list 4294967296", "list 1x", "stat 1",
 		"stat\nstat", "enable a\ndisable b", "enable a\nstat", "stat\nenable a",
-		"list 1\nlist 2", "enable a\n\nenable b", " stat" };
+		"list 1\nlist 2", "set", "set a=1\nset b=2", "values", "changes x", "enable a\n\nenable b", " stat" };
 	char big[SHUNT_CTL_REQUEST + 2];
 	unsigned refused = 0, n = sizeof bad / sizeof *bad;
 

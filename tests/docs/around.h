@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <shunt/control.h>
 #include <shunt/ftrace.h>
 #include <shunt/ring.h>
 #include <shunt/shunt.h>

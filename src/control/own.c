@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * own.c - a control file of a program that nobody records: as `shunt record` makes them
+ * (ctl.h), with one process in it and no ring beside it.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <shunt/control.h>
+
+#include "base/log.h"
+#include "serve.h"
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct shunt_ctl *ctl; /* NULL: not listening */
+static char dir[64];
+static pid_t owner;
+
+static void remove_files(void)
+{
+	char path[sizeof dir + 8];
+
+	snprintf(path, sizeof path, "%s/ctl", dir);
+	unlink(path);
+	rmdir(dir);
+}
+
+static int start(void)
+{
+	struct shunt_server server = {NULL, shunt_values_carry_out, NULL, true};
+	char path[sizeof dir + 8];
+	int err;
+
+	snprintf(dir, sizeof dir, "/dev/shm/shunt-%u-XXXXXX", (unsigned)geteuid());
+	if (!mkdtemp(dir))
+		return -errno;
+	snprintf(path, sizeof path, "%s/ctl", dir);
+	err = shunt_ctl_create(path, "", &ctl);
+	if (err) {
+		rmdir(dir);
+		return err;
+	}
+	owner = getpid();
+	server.proc = shunt_ctl_claim(ctl, 0);
+	err = server.proc ? shunt_serve_start(&server) : -ENOSPC;
+	if (err) {
+		remove_files();
+		shunt_ctl_unmap(ctl);
+		ctl = NULL;
+	}
+	return err;
+}
+
+SHUNT_API int shunt_control_start(void)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&lock);
+	/* Recorded: the agent listens. */
+	if (!ctl && !shunt_serving())
+		err = start();
+	pthread_mutex_unlock(&lock);
+	return err;
+}
+
+SHUNT_API void shunt_control_stop(void)
+{
+	pthread_mutex_lock(&lock);
+	if (ctl && owner == getpid()) {
+		shunt_serve_stop();
+		remove_files();
+		shunt_ctl_unmap(ctl);
+		ctl = NULL;
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+/* --- loading, fork, exit -------------------------------------------------------------- */
+
+static void before_fork(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+static void in_parent(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
+/* The file is the parent's, who removes it. */
+static void in_child(void)
+{
+	if (ctl) {
+		shunt_serve_forget();
+		shunt_ctl_unmap(ctl);
+		ctl = NULL;
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+__attribute__((constructor(101))) static void loaded(void)
+{
+	const char *wish = getenv("SHUNT_CONTROL");
+	int err;
+
+	pthread_atfork(before_fork, in_parent, in_child);
+	/* Under `shunt record` the variable is the agent's, and so is the thread. */
+	if (!wish || strcmp(wish, "1") || getenv("SHUNT_DIR"))
+		return;
+	err = shunt_control_start();
+	if (err)
+		shunt_log(SHUNT_LOG_ERROR, "SHUNT_CONTROL=1: this process cannot be controlled: %s",
+			strerror(-err));
+}
+
+/* Files only: other threads still run. */
+__attribute__((destructor)) static void unloaded(void)
+{
+	if (ctl && owner == getpid())
+		remove_files();
+}
