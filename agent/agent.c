@@ -23,6 +23,7 @@
 #include "agent.h"
 #include "control/serve.h"
 #include "object/object.h"
+#include "trace/point.h"
 
 struct shunt_agent shunt_agent;
 
@@ -54,6 +55,12 @@ void shunt_agent_export(void)
 		if (err)
 			break;
 		next_object = o->id + 1;
+	}
+	if (!err) {
+		err = shunt_points_export(shunt_agent.out, shunt_agent.image);
+		if (err > 0)
+			atomic_store(&shunt_agent.ctl->points, 1);
+		err = err > 0 ? 0 : err;
 	}
 	if (err && !export_failed) {
 		export_failed = true;
@@ -152,10 +159,37 @@ static int open_ring(uint32_t image, struct shunt_ring **ring)
 	return shunt_ring_open(path, image, SHUNT_RING_WRITE, ring);
 }
 
+/* "glob<TAB>filter" lines. */
+static void add_events(const char *text)
+{
+	char line[SHUNT_CTL_REQUEST], *filter;
+
+	for (; *text; text += strcspn(text, "\n"), text += *text == '\n') {
+		size_t n = strcspn(text, "\n");
+
+		if (!n || n >= sizeof line)
+			continue;
+		memcpy(line, text, n);
+		line[n] = 0;
+		filter = strchr(line, '\t');
+		if (filter)
+			*filter++ = 0;
+		if (shunt_points_switch(line, filter, NULL, true) == -EINVAL)
+			shunt_ctl_note(shunt_agent.ctl, SHUNT_NOTE_WARNING, "%s", shunt_trace_error());
+	}
+}
+
+static void complain(const char *sentence)
+{
+	if (shunt_agent.ctl)
+		shunt_ctl_note(shunt_agent.ctl, SHUNT_NOTE_WARNING, "%s", sentence);
+}
+
 /* Tracing itself; a sentence if it cannot be. */
 static const char *start_recording(struct shunt_record_change *res, int *err)
 {
 	const char *rules = getenv("SHUNT_RULES"), *depth = getenv("SHUNT_DEPTH");
+	const char *events = getenv("SHUNT_EVENTS");
 
 	*err = open_ring(shunt_agent.image, &shunt_agent.ring);
 	if (*err)
@@ -168,6 +202,10 @@ static const char *start_recording(struct shunt_record_change *res, int *err)
 	*err = shunt_record_start(shunt_agent.ring);
 	if (*err)
 		return "tracing cannot start";
+	shunt_points_hooks(shunt_agent_export, complain);
+	shunt_points_ring(shunt_agent.ring);
+	if (events)
+		add_events(events);
 	shunt_agent_export();
 	*err = shunt_record_refresh(res);
 	return *err ? "functions cannot be switched on" : NULL;
@@ -178,7 +216,7 @@ static void say_if_nothing_to_trace(void)
 	struct shunt_record_stats st;
 
 	shunt_record_stats(&st);
-	if (!st.functions)
+	if (!st.functions && !getenv("SHUNT_EVENTS"))
 		shunt_ctl_note(shunt_agent.ctl, SHUNT_NOTE_NOSITES, "no patchable functions");
 }
 
@@ -209,6 +247,7 @@ static void in_parent(void)
 
 static void leave_recording(void)
 {
+	shunt_points_ring(NULL);
 	shunt_record_in_child(NULL);
 	shunt_agent.ctl = NULL;
 	shunt_agent.proc = NULL;
@@ -239,11 +278,16 @@ static void come_up_in_child(struct shunt_ctl *ctl)
 	shunt_agent.ring = ring;
 	atomic_fetch_add(&ctl->processes, 1);
 	shunt_record_in_child(ring);
+	shunt_points_ring(ring);
+	shunt_points_exported_none();
 	shunt_ring_close(parents); /* writes nothing: the child has no page in it */
 	if (image >= SHUNT_CTL_IMAGES) { /* nobody will know whose child it is */
 		next_object = 0;
 		shunt_agent_export();
 	}
+	if (shunt_points_export(shunt_agent.out, image) < 0)
+		shunt_ctl_note(ctl, SHUNT_NOTE_WARNING, "tracepoints' fields cannot be written to %.120s",
+			shunt_agent.out);
 	claim_entry();
 }
 

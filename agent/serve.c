@@ -7,6 +7,7 @@
 #include "agent.h"
 #include "control/serve.h"
 #include "object/object.h"
+#include "trace/point.h"
 
 static void answer_change(struct shunt_answer *a, int err, const struct shunt_record_change *res)
 {
@@ -20,13 +21,53 @@ static void answer_change(struct shunt_answer *a, int err, const struct shunt_re
 		shunt_answer_say(a, "reason %s\n", res->reason);
 }
 
+/*
+ * Names with a colon may be tracepoints', with a filter behind a tab. Leaves in globs what
+ * are, or may be, functions'. The number that matched, or -EINVAL.
+ */
+static int change_points(char **globs, size_t *n, bool on)
+{
+	size_t left = 0;
+	int matched = 0;
+
+	for (size_t i = 0; i < *n; i++) {
+		char *filter = strchr(globs[i], '\t');
+		int r;
+
+		if (filter)
+			*filter++ = 0;
+		if (!filter)
+			globs[left++] = globs[i];
+		if (!strchr(globs[i], ':'))
+			continue;
+		r = shunt_points_switch(globs[i], filter, NULL, on);
+		if (r < 0 && r != -ENOENT)
+			return r;
+		matched += r > 0 ? r : 0;
+	}
+	*n = left;
+	return matched;
+}
+
 static void change(const struct shunt_ctl_request *req, bool on, struct shunt_answer *a)
 {
 	struct shunt_record_change res;
-	int err;
+	char *globs[SHUNT_CTL_GLOBS];
+	size_t n = req->nglobs;
+	int err, points;
 
 	memset(&res, 0, sizeof res);
-	err = shunt_record_set(req->globs, req->nglobs, on, &res);
+	for (size_t i = 0; i < n; i++)
+		globs[i] = (char *)(uintptr_t)req->globs[i]; /* into req->text, which is ours */
+	points = change_points(globs, &n, on);
+	if (points < 0) {
+		shunt_answer_say(a, "error %s\n", *shunt_trace_error() ? shunt_trace_error()
+									: strerror(-points));
+		return;
+	}
+	err = n ? shunt_record_set((const char *const *)globs, n, on, &res) : 0;
+	res.matched += (uint32_t)points;
+	res.changed += (uint32_t)points;
 	shunt_agent_export();
 	shunt_agent_count(&res);
 	answer_change(a, err, &res);

@@ -128,8 +128,8 @@ static bool only_thread(struct trace *t, long tid)
 	return n > 0;
 }
 
-/* Leaves only functions of this name. False: there is none. */
-static bool only_functions(struct trace *t, const char *glob)
+/* Leaves only functions and tracepoints of this name. False: there is none. */
+static bool only_named(struct trace *t, const char *glob)
 {
 	char buf[4096];
 	bool any = false;
@@ -142,6 +142,10 @@ static bool only_functions(struct trace *t, const char *glob)
 			o->functions[i].hidden = fnmatch(glob, buf, 0) != 0;
 			any = any || !o->functions[i].hidden;
 		}
+	}
+	for (size_t i = 0; i < t->npoints; i++) {
+		t->points[i].hidden = fnmatch(glob, t->points[i].name, 0) != 0;
+		any = any || !t->points[i].hidden;
 	}
 	t->some_hidden = true;
 	return any;
@@ -157,8 +161,8 @@ static int narrow(struct trace *t, const struct wish *w, const char *dir)
 				"--by-thread' has those that did\n", w->thread, dir);
 		return 1;
 	}
-	if (w->filter && !only_functions(t, w->filter)) {
-		fprintf(stderr, "shunt dump: no function in %s is called '%s': 'shunt report' has "
+	if (w->filter && !only_named(t, w->filter)) {
+		fprintf(stderr, "shunt dump: nothing in %s is called '%s': 'shunt report' has "
 				"the names\n", dir, w->filter);
 		return 1;
 	}

@@ -47,12 +47,12 @@ static int show_outcome(unsigned pid, bool on, const struct outcome *o)
 {
 	if (!o->matched) {
 		fprintf(stderr,
-			"shunt: process %u has no function of that name: 'shunt list %u' shows "
+			"shunt: process %u has no function or tracepoint of that name: 'shunt list %u' shows "
 			"them all\n",
 			pid, pid);
 		return 1;
 	}
-	printf("process %u: %llu functions matched, %llu switched %s in %.3f ms\n", pid,
+	printf("process %u: %llu matched, %llu switched %s in %.3f ms\n", pid,
 		(unsigned long long)o->matched, (unsigned long long)o->switched,
 		on ? "on" : "off", (double)o->ns / 1e6);
 	if (!o->refused)
@@ -87,22 +87,51 @@ static int switch_all(const struct shunt_target *t, bool on, const char *text, s
 	return 1;
 }
 
+/* [--filter EXPRESSION] PID GLOB..: the filter is put behind each pattern. */
+static ssize_t write_request(char *text, const char *const *globs, size_t n, bool on, const char *filter)
+{
+	char *with[SHUNT_CTL_GLOBS];
+	ssize_t len = 0;
+	size_t made = 0;
+
+	if (!filter)
+		return shunt_ctl_write_rules(text, globs, n, on);
+	if (strchr(filter, '\t') || n > SHUNT_CTL_GLOBS)
+		return -EINVAL;
+	for (; made < n && len >= 0; made++) {
+		with[made] = NULL;
+		if (!*globs[made] || asprintf(&with[made], "%s\t%s", globs[made], filter) < 0)
+			len = -EINVAL;
+	}
+	if (len >= 0)
+		len = shunt_ctl_write_rules(text, (const char *const *)with, n, on);
+	while (made)
+		free(with[--made]);
+	return len;
+}
+
 static int switch_functions(const char *command, bool on, int argc, char **argv)
 {
 	char text[SHUNT_CTL_REQUEST];
+	const char *filter = NULL;
 	struct shunt_target t;
 	ssize_t len;
 	pid_t pid;
 	int code;
 
+	if (on && argc > 2 && !strcmp(argv[1], "--filter")) {
+		filter = argv[2];
+		argv += 2;
+		argc -= 2;
+	}
 	if (argc < 3) {
-		fprintf(stderr, "shunt %s: write 'shunt %s PID GLOB..', such as: shunt %s 123 '*'\n",
-			command, command, command);
+		fprintf(stderr, "shunt %s: write 'shunt %s %sPID GLOB..', such as: shunt %s 123 '*'\n",
+			command, command, on ? "[--filter EXPRESSION] " : "", command);
 		return 2;
 	}
 	if (shunt_target_number(command, argv[1], &pid))
 		return 2;
-	len = shunt_ctl_write_rules(text, (const char *const *)argv + 2, (size_t)argc - 2, on);
+	len = write_request(text, (const char *const *)argv + 2, (size_t)argc - 2, on, filter);
 	if (len < 0) {
 		fprintf(stderr, "shunt %s: %s\n", command,
 			len == -E2BIG ? "too many patterns at once: give fewer" :
@@ -196,7 +225,7 @@ static int list_one(const struct shunt_target *t, unsigned entry, const char *gl
 	return 0;
 }
 
-enum { VALUES = 1, FUNCTIONS = 2 };
+enum { VALUES = 1, FUNCTIONS = 2, POINTS = 4 };
 
 /* A program that nobody records has no functions to show. */
 static bool recorded(const struct shunt_target *t)
@@ -215,7 +244,9 @@ static int list_all(const struct shunt_target *t, const char *glob, unsigned wha
 		if (t->recorder && recorded(t) && !l->json)
 			printf("# process %u %.*s\n", p->pid, (int)sizeof p->exe, p->exe);
 		if (what & VALUES)
-			code |= shunt_values_list(t, i, glob, l->json, &l->shown);
+			code |= shunt_values_list(t, i, "values", glob, l->json, &l->shown);
+		if (what & POINTS)
+			code |= shunt_values_list(t, i, "points", glob, l->json, &l->shown);
 		if (what & FUNCTIONS && recorded(t))
 			code |= list_one(t, i, glob, l);
 	}
@@ -240,20 +271,23 @@ int shunt_cmd_list(int argc, char **argv)
 			what |= VALUES;
 		else if (!strcmp(argv[i], "--functions"))
 			what |= FUNCTIONS;
+		else if (!strcmp(argv[i], "--points"))
+			what |= POINTS;
 		else if (n < 2 && (argv[i][0] != '-' || n == 1))
 			words[n++] = argv[i];
 		else
 			n = 3;
 	}
 	if (n < 1 || n > 2 || !*words[1] || strchr(words[1], '\n')) {
-		fprintf(stderr, "shunt list: write 'shunt list [--json] [--values] [--functions] PID [GLOB]'\n");
+		fprintf(stderr, "shunt list: write 'shunt list [--json] [--values] [--points] "
+			"[--functions] PID [GLOB]'\n");
 		return 2;
 	}
 	if (shunt_target_number("list", words[0], &pid))
 		return 2;
 	if (shunt_target_find(pid, &t))
 		return 1;
-	code = list_all(&t, words[1], what ? what : VALUES | FUNCTIONS, &l);
+	code = list_all(&t, words[1], what ? what : VALUES | POINTS | FUNCTIONS, &l);
 	if (!code && !l.shown && !l.json) {
 		fprintf(stderr, "shunt: nothing matches '%s'\n", words[1]);
 		code = 1;

@@ -34,19 +34,22 @@ static const struct {
 		"  --split SECONDS    with --chrome: a file for each so many seconds\n"
 		"  --thread TID       only this thread\n"
 		"  --filter GLOB      only functions of this name\n" },
-	{ "enable", "switch functions of a recorded program on", shunt_cmd_enable,
-		"Usage: shunt enable PID GLOB..\n\n"
+	{ "enable", "switch functions and tracepoints on", shunt_cmd_enable,
+		"Usage: shunt enable [--filter EXPRESSION] PID GLOB..\n\n"
 		"Switches functions of a recorded program on, live: names with *, ? and [..];\n"
-		"OBJECT:GLOB limits a pattern to objects of that file name.\n" },
-	{ "disable", "switch functions of a recorded program off", shunt_cmd_disable,
+		"OBJECT:GLOB limits a pattern to objects of that file name. PROVIDER:NAME are\n"
+		"tracepoints; --filter: only such events of theirs, as 'len > 1500'.\n" },
+	{ "disable", "switch functions and tracepoints off", shunt_cmd_disable,
 		"Usage: shunt disable PID GLOB..\n\n"
 		"Switches functions of a recorded program off, live: names with *, ? and [..];\n"
-		"OBJECT:GLOB limits a pattern to objects of that file name.\n" },
-	{ "list", "show a running program's values and functions", shunt_cmd_list,
-		"Usage: shunt list [--json] [--values] [--functions] PID [GLOB]\n\n"
+		"OBJECT:GLOB limits a pattern to objects of that file name. PROVIDER:NAME are\n"
+		"tracepoints.\n" },
+	{ "list", "show a running program's values, tracepoints and functions", shunt_cmd_list,
+		"Usage: shunt list [--json] [--values] [--points] [--functions] PID [GLOB]\n\n"
 		"Shows what a program that listens has in its instructions, immediate values,\n"
-		"keys, calls and choices, and of a recorded one the functions that can be traced,\n"
-		"and which of them are on. --values, --functions: only these.\n" },
+		"keys, calls and choices, its tracepoints, and of a recorded one the functions that\n"
+		"can be traced, and which of them are on. --values, --points, --functions: only\n"
+		"these.\n" },
 	{ "set", "change a running program's values", shunt_cmd_set,
 		"Usage: shunt set PID NAME=VALUE..\n\n"
 		"Changes immediate values, keys, calls and choices of a program that listens\n"

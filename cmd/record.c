@@ -36,6 +36,9 @@ static const char usage[] =
 	"  -F, --filter GLOB      record functions of this name (default: all); repeatable\n"
 	"  -N, --notrace GLOB     but not these; repeatable\n"
 	"  -D, --depth N          only the outermost N levels of calls\n"
+	"  -e, --event GLOB       tracepoints of this name (provider:name); repeatable\n"
+	"      --event-filter EXPRESSION\n"
+	"                         of the -e before it, only such events: 'len > 1500'\n"
 	"  -b, --buffer SIZE      memory for events not yet written, such as 64M\n"
 	"      --mode MODE        when that is full: discard new events (default), or\n"
 	"                         overwrite the oldest and write at the end\n"
@@ -120,13 +123,16 @@ static int one_of(const char *option, const char *word, const char *first, const
 	return -1;
 }
 
-enum { OPT_MODE = 256, OPT_CHILDREN, OPT_CLOCK, OPT_NO_CONTROL, OPT_RECOVER };
+enum { OPT_MODE = 256, OPT_CHILDREN, OPT_CLOCK, OPT_NO_CONTROL, OPT_RECOVER,
+	OPT_EVENT_FILTER };
 
 static const struct option long_options[] = {
 	{ "output", required_argument, NULL, 'o' },
 	{ "filter", required_argument, NULL, 'F' },
 	{ "notrace", required_argument, NULL, 'N' },
 	{ "depth", required_argument, NULL, 'D' },
+	{ "event", required_argument, NULL, 'e' },
+	{ "event-filter", required_argument, NULL, OPT_EVENT_FILTER },
 	{ "buffer", required_argument, NULL, 'b' },
 	{ "mode", required_argument, NULL, OPT_MODE },
 	{ "children", required_argument, NULL, OPT_CHILDREN },
@@ -140,6 +146,7 @@ static const struct option long_options[] = {
 struct parsed {
 	struct shunt_record_options o;
 	struct rules on, off;
+	char *events; /* "glob<TAB>filter" lines; malloced */
 	const char *recover;
 	bool help;
 };
@@ -151,6 +158,27 @@ static int clock_option(const char *word, const char **clock)
 		return 2;
 	}
 	*clock = word;
+	return 0;
+}
+
+static int add_event(struct parsed *p, char before, const char *text)
+{
+	size_t n = p->events ? strlen(p->events) : 0;
+	char *more;
+
+	if (!*text || strpbrk(text, "\n\t")) {
+		shunt_say("a pattern or filter is empty, or has a tab or a line break in it");
+		return 2;
+	}
+	if (before == '\t' && (!n || strchr(strrchr(p->events, '\n') ? strrchr(p->events, '\n') : p->events, '\t'))) {
+		shunt_say("--event-filter goes behind the -e that it is for");
+		return 2;
+	}
+	more = realloc(p->events, n + strlen(text) + 2);
+	if (!more)
+		return 1;
+	p->events = more;
+	sprintf(more + n, "%.*s%s", n ? 1 : 0, &before, text);
 	return 0;
 }
 
@@ -166,6 +194,10 @@ static int option(struct parsed *p, int opt)
 		return rules_add(&p->on, '+', optarg);
 	case 'N':
 		return rules_add(&p->off, '-', optarg);
+	case 'e':
+		return add_event(p, '\n', optarg);
+	case OPT_EVENT_FILTER:
+		return add_event(p, '\t', optarg);
 	case 'D':
 		return parse_depth(optarg, &p->o.depth);
 	case 'b':
@@ -207,7 +239,7 @@ static int parse(struct parsed *p, int argc, char **argv)
 	char *rules;
 
 	optind = 1;
-	while (!code && (opt = getopt_long(argc, argv, "+:o:F:N:D:b:h", long_options, NULL)) != -1)
+	while (!code && (opt = getopt_long(argc, argv, "+:o:F:N:D:e:b:h", long_options, NULL)) != -1)
 		code = option(p, opt);
 	if (code || p->help || p->recover)
 		return code;
@@ -223,6 +255,7 @@ static int parse(struct parsed *p, int argc, char **argv)
 		at = (size_t)sprintf(rules, "+*\n");
 	sprintf(rules + at, "%s%s", p->on.text ? p->on.text : "", p->off.text ? p->off.text : "");
 	p->o.rules = rules;
+	p->o.events = p->events;
 	return 0;
 }
 

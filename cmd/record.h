@@ -17,6 +17,7 @@
 struct shunt_record_options {
 	const char *dir;
 	const char *rules;    /* "+glob\n-glob\n" */
+	const char *events;   /* "glob<TAB>filter\n" of tracepoints; NULL: none */
 	const char *depth;    /* NULL: no limit */
 	uint64_t size;	      /* of the pool; 0: choose */
 	bool overwrite;	      /* flight recorder */

@@ -89,6 +89,21 @@ static void remove_objects(const char *dir)
 	rmdir(path);
 }
 
+static void remove_points(const char *dir)
+{
+	char path[PATH_MAX + 300];
+	DIR *d = opendir(dir);
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+		if (!strncmp(e->d_name, "points-", 7))
+			unlink(path);
+	}
+	if (d)
+		closedir(d);
+}
+
 /* Removes a trace of ours, and the directory if nothing else is in it. */
 static void remove_trace(const char *dir)
 {
@@ -96,6 +111,7 @@ static void remove_trace(const char *dir)
 	char path[PATH_MAX + 16];
 
 	remove_objects(dir);
+	remove_points(dir);
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
 		snprintf(path, sizeof path, "%s/%s", dir, files[i]);
 		unlink(path);

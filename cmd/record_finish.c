@@ -142,7 +142,7 @@ static void say_notes(const struct shunt_ctl *ctl, bool sites)
 			kind == SHUNT_NOTE_ERROR ? " is not recorded" : "", SHUNT_CTL_NOTE_TEXT,
 			n->text);
 	}
-	if (sites)
+	if (sites || atomic_load(&ctl->points))
 		return;
 	if (atomic_load(&ctl->processes))
 		say_no_sites();

@@ -153,7 +153,8 @@ static bool find_agent(char path[PATH_MAX])
 static bool is_ours(const char *entry)
 {
 	static const char *const names[] = { "LD_PRELOAD=", "SHUNT_DIR=", "SHUNT_OUT=",
-		"SHUNT_RULES=", "SHUNT_DEPTH=", "SHUNT_CHILDREN=", "SHUNT_CONTROL=" };
+		"SHUNT_RULES=", "SHUNT_DEPTH=", "SHUNT_CHILDREN=", "SHUNT_CONTROL=",
+		"SHUNT_EVENTS=" };
 
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		if (!strncmp(entry, names[i], strlen(names[i])))
@@ -207,7 +208,7 @@ int shunt_program_env(struct shunt_program *p, const struct shunt_recording *r,
 	preload = preloadable(agent, r, link);
 	while (environ[n])
 		n++;
-	e.list = calloc(n + 8, sizeof *e.list);
+	e.list = calloc(n + 9, sizeof *e.list);
 	if (!e.list || !preload) {
 		shunt_say("cannot start: %s", strerror(errno));
 		return 1;
@@ -223,6 +224,8 @@ int shunt_program_env(struct shunt_program *p, const struct shunt_recording *r,
 	env_add(&e, "SHUNT_CHILDREN=%s", o->children ? "trace" : "stop");
 	if (o->depth)
 		env_add(&e, "SHUNT_DEPTH=%s", o->depth);
+	if (o->events)
+		env_add(&e, "SHUNT_EVENTS=%s", o->events);
 	if (!o->control)
 		env_add(&e, "SHUNT_CONTROL=0");
 	p->env = e.list;

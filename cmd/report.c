@@ -41,7 +41,8 @@ struct report {
 	struct stats unknown;
 	struct row *rows;
 	size_t nrows, room;
-	uint64_t entries, exits, orphans, damaged;
+	uint64_t entries, exits, orphans, damaged, points;
+	uint64_t *point; /* events of each tracepoint; the last one: not described */
 	uint64_t first, last;
 	size_t stream;
 	const char *sort, *filter;
@@ -189,11 +190,17 @@ static int read_stream(struct report *r, size_t k)
 	int err = trace_reader_init(&in, &r->t, &r->t.streams[k]);
 
 	r->stream = k;
+	in.points = true;
 	while (!err && trace_reader_next(&in, &e) == 1) {
 		if (!r->first || e.ts < r->first)
 			r->first = e.ts;
 		if (e.ts > r->last)
 			r->last = e.ts;
+		if (e.is_point) {
+			r->point[e.point ? (size_t)(e.point - r->t.points) : r->t.npoints]++;
+			r->points++;
+			continue;
+		}
 		r->entries += !e.exit;
 		r->exits += e.exit;
 		err = trace_calls_event(&c, &e);
@@ -253,6 +260,17 @@ static void merge_rows(struct report *r)
 	r->nrows = n;
 }
 
+/* The same tracepoint of several process images is one row. */
+static void merge_points(struct report *r)
+{
+	for (size_t i = 0; i < r->t.npoints; i++)
+		for (size_t k = i + 1; k < r->t.npoints; k++)
+			if (!strcmp(r->t.points[k].name, r->t.points[i].name)) {
+				r->point[i] += r->point[k];
+				r->point[k] = 0;
+			}
+}
+
 static const char *sort_key;
 
 static int by_key(const void *a, const void *b)
@@ -305,7 +323,11 @@ static void print_text(const struct report *r)
 		shunt_out_plain(stdout, w->name, strlen(w->name));
 		putchar('\n');
 	}
-	printf("\n%llu events of %zu threads", (unsigned long long)(r->entries + r->exits),
+	for (size_t i = 0; i <= r->t.npoints; i++)
+		if (r->point[i])
+			printf("%10llu %60s  %s\n", (unsigned long long)r->point[i], "tracepoint",
+				i < r->t.npoints ? r->t.points[i].name : "(not described)");
+	printf("\n%llu events of %zu threads", (unsigned long long)(r->entries + r->exits + r->points),
 		r->t.nstreams);
 	if (r->t.has_total)
 		printf("; %llu written, %llu discarded, %llu overwritten",
@@ -319,9 +341,15 @@ static void print_json(const struct report *r)
 {
 	const struct trace_account *a = &r->t.total;
 
-	printf("{\"events\":%llu,\"entries\":%llu,\"exits\":%llu,\"orphan_exits\":%llu,"
+	printf("{\"events\":%llu,\"points\":{",
+		(unsigned long long)(r->entries + r->exits + r->points));
+	for (size_t i = 0, any = 0; i < r->t.npoints; i++)
+		if (r->point[i])
+			printf("%s\"%s\":%llu", any++ ? "," : "", r->t.points[i].name,
+				(unsigned long long)r->point[i]);
+	printf("},\"entries\":%llu,\"exits\":%llu,\"orphan_exits\":%llu,"
 	       "\"threads\":%zu,\"complete\":%s,\"duration_ns\":%llu,",
-		(unsigned long long)(r->entries + r->exits), (unsigned long long)r->entries,
+		(unsigned long long)r->entries,
 		(unsigned long long)r->exits, (unsigned long long)r->orphans, r->t.nstreams,
 		r->t.complete ? "true" : "false",
 		(unsigned long long)trace_duration(&r->t, r->last - r->first));
@@ -440,18 +468,20 @@ int shunt_cmd_report(int argc, char **argv)
 		return 1;
 	}
 	r.stats = calloc(r.t.nobjects + 1, sizeof *r.stats);
-	for (size_t k = 0; k < r.t.nstreams && r.stats && !err; k++) {
+	r.point = calloc(r.t.npoints + 1, sizeof *r.point);
+	for (size_t k = 0; k < r.t.nstreams && r.stats && r.point && !err; k++) {
 		err = read_stream(&r, k);
 		if (!err && r.by_thread)
 			err = collect(&r, r.t.streams[k].tid);
 	}
 	if (!err && !r.by_thread)
 		err = collect(&r, 0);
-	if (err || !r.stats) {
+	if (err || !r.stats || !r.point) {
 		fprintf(stderr, "shunt report: out of memory\n");
 		return 1;
 	}
 	finish_rows(&r);
+	merge_points(&r);
 	if (r.json)
 		print_json(&r);
 	else

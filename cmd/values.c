@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * values.c - `shunt set`, `shunt watch`, and the values of `shunt list`: what a program
- * keeps in its instructions, from outside.
+ * values.c - `shunt set`, `shunt watch`, and the values and tracepoints of `shunt
+ * list`: what a program keeps in its instructions, from outside.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -80,6 +80,45 @@ static void show_json(unsigned pid, const struct value_line *v, bool first)
 	putchar('}');
 }
 
+static void show_point(unsigned pid, bool json, bool first, const struct shunt_ctl_line *line)
+{
+	struct span f[5];
+	unsigned number, sites, probes;
+	char on[4];
+
+	for (unsigned i = 0; i < 5; i++)
+		if (!shunt_ctl_field(line, i, &f[i].text, &f[i].len))
+			return;
+	if (f[0].len > 60 || sscanf(f[0].text, "%u %3s %u %u", &number, on, &sites, &probes) != 4)
+		return;
+	if (json) {
+		printf("%s\n{\"pid\":%u,\"kind\":\"point\",\"on\":%s,\"sites\":%u,\"probes\":%u",
+			first ? "" : ",", pid, !strcmp(on, "on") ? "true" : "false", sites, probes);
+		for (unsigned i = 1; i < 5; i++) {
+			static const char *const keys[] = {"object", "name", "filter", "fields"};
+
+			printf(",\"%s\":", keys[i - 1]);
+			shunt_out_json(stdout, f[i].text, f[i].len);
+		}
+		putchar('}');
+		return;
+	}
+	printf("point   %-8s  %6u %s  %-16.*s  ", on, sites, sites == 1 ? "site " : "sites", (int)f[1].len,
+		f[1].text);
+	shunt_out_plain(stdout, f[2].text, f[2].len);
+	putchar('(');
+	for (size_t i = 0; i < f[4].len; i++)
+		f[4].text[i] == ';' ? printf(", ") : putchar(f[4].text[i]);
+	putchar(')');
+	if (probes)
+		printf("  %u probe%s", probes, probes == 1 ? "" : "s");
+	if (f[3].len) {
+		printf("  if ");
+		shunt_out_plain(stdout, f[3].text, f[3].len);
+	}
+	putchar('\n');
+}
+
 /* Shows one answer; the number to go on from, or 0 at the end. */
 static uint32_t show_answer(unsigned pid, bool json, const char *reply, size_t len,
 	unsigned long long *shown)
@@ -91,6 +130,11 @@ static uint32_t show_answer(unsigned pid, bool json, const char *reply, size_t l
 	while (shunt_ctl_next_line(&r, &line)) {
 		if (shunt_ctl_key_is(&line, "next"))
 			return (uint32_t)shunt_ctl_number(&line);
+		if (shunt_ctl_key_is(&line, "pt")) {
+			show_point(pid, json, !*shown, &line);
+			++*shown;
+			continue;
+		}
 		if (!read_value(&line, &v))
 			continue;
 		if (json)
@@ -102,8 +146,8 @@ static uint32_t show_answer(unsigned pid, bool json, const char *reply, size_t l
 	return 0;
 }
 
-int shunt_values_list(const struct shunt_target *t, unsigned entry, const char *glob, bool json,
-	unsigned long long *shown)
+int shunt_values_list(const struct shunt_target *t, unsigned entry, const char *verb, const char *glob,
+	bool json, unsigned long long *shown)
 {
 	char text[SHUNT_CTL_REQUEST], reply[SHUNT_CTL_REPLY + 1];
 	unsigned pid = t->ctl->procs[entry].pid;
@@ -111,7 +155,7 @@ int shunt_values_list(const struct shunt_target *t, unsigned entry, const char *
 	size_t got;
 
 	do {
-		int n = snprintf(text, sizeof text, "values %u %s", from, glob);
+		int n = snprintf(text, sizeof text, "%s %u %s", verb, from, glob);
 
 		if (n < 0 || (size_t)n >= sizeof text) {
 			fprintf(stderr, "shunt list: the pattern is too long\n");

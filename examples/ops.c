@@ -15,8 +15,8 @@
 
 enum { BYTES, WORDS, UNROLLED };
 SHUNT_DEFINE_CHOICE(checksum, "bytes", "words", "unrolled");
-SHUNT_CHOICE_PREFER(checksum, "sse2", WORDS)
-SHUNT_CHOICE_PREFER(checksum, "avx2", UNROLLED)
+SHUNT_CHOICE_PREFER(checksum, "sse2", WORDS);
+SHUNT_CHOICE_PREFER(checksum, "avx2", UNROLLED);
 
 static uint64_t word(const unsigned char *p)
 {

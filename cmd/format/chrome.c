@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * chrome.c - Chrome's trace event format, for Perfetto and chrome://tracing:
- * B and E events, which nest by construction, in microseconds since the start.
+ * B and E events, which nest by construction, in microseconds since the start, and an
+ * instant event for each tracepoint's.
  *
  * Viewers take some hundred megabytes, so the trace may be cut into parts of equal
  * time, each a file of its own. What a thread is in at a cut ends in the one part
@@ -155,6 +156,25 @@ static void event(struct chrome *c, size_t where, char phase, uint64_t ns, uint3
 	putc('}', p->out);
 }
 
+/* Instant events of a thread. */
+static void point(struct chrome *c, size_t where, uint64_t ns, const struct trace_event *e)
+{
+	struct part *p = part(c, where);
+
+	if (!p)
+		return;
+	introduce(c, p);
+	fprintf(p->out, ",\n{\"ph\":\"i\",\"s\":\"t\",\"ts\":%llu.%03llu,\"pid\":%u,\"tid\":%u,\"name\":",
+		(unsigned long long)(ns / 1000), (unsigned long long)(ns % 1000), c->s->pid, c->s->tid);
+	if (e->point)
+		fprintf(p->out, "\"%s\",\"args\":{", e->point->name);
+	else
+		fprintf(p->out, "\"tracepoint-%u\",\"args\":{", e->id);
+	if (e->point)
+		trace_point_print(p->out, e->point, e->data, e->len, true);
+	fputs("}}", p->out);
+}
+
 /* The part that `ns` is in; what the thread is in is carried over each cut. */
 static size_t go_to(struct chrome *c, uint64_t ns)
 {
@@ -218,8 +238,15 @@ static int stream(struct chrome *c)
 	int r = trace_reader_init(&in, c->t, c->s);
 
 	c->now = c->depth = 0;
-	while (!r && !c->err && trace_reader_next(&in, &e) == 1)
-		r = trace_calls_event(&calls, &e);
+	in.points = true;
+	while (!r && !c->err && trace_reader_next(&in, &e) == 1) {
+		uint64_t ns = trace_ns(c->t, e.ts);
+
+		if (e.is_point)
+			point(c, go_to(c, ns), ns, &e);
+		else
+			r = trace_calls_event(&calls, &e);
+	}
 	trace_calls_end(&calls);
 	trace_reader_end(&in);
 	return r ? r : c->err;

@@ -76,13 +76,42 @@ static void packet_end(struct ctf *c)
 	c->n = HEAD;
 }
 
-static void event(struct ctf *c, const struct trace_event *e)
+/* Of an event's class: entries, exits, what is not described, and each tracepoint. */
+enum { ENTRY, EXIT, UNKNOWN, POINTS };
+
+/* Equal tracepoints of several process images are one class. */
+static uint16_t class_of(const struct ctf *c, const struct trace_point *p)
+{
+	size_t i = 0;
+
+	while (strcmp(c->t->points[i].text, p->text))
+		i++;
+	return (uint16_t)(POINTS + i);
+}
+
+static void point_fields(struct ctf *c, const struct trace_event *e)
+{
+	if (!e->point) {
+		put32(c, e->id);
+		put32(c, (uint32_t)e->len);
+	}
+	put(c, e->data, e->len); /* CTF's own layout */
+}
+
+static void function_fields(struct ctf *c, const struct trace_event *e)
 {
 	const struct trace_object *o = NULL;
 	const struct trace_function *f = trace_function(c->t, c->s->image, e->id, &o);
 	const char *name = names_get(&c->names, c->s->image, e->id);
+
+	put64(c, f ? o->base + f->offset : e->id);
+	put(c, name, strlen(name) + 1);
+}
+
+static void event(struct ctf *c, const struct trace_event *e)
+{
 	uint64_t ns = trace_ns(c->t, e->ts);
-	uint16_t id = e->exit;
+	uint16_t id = !e->is_point ? e->exit : e->point ? class_of(c, e->point) : UNKNOWN;
 
 	if (ns < c->end)
 		ns = c->end; /* damaged pages only: a clock does not go back */
@@ -94,8 +123,10 @@ static void event(struct ctf *c, const struct trace_event *e)
 	put32(c, c->s->pid);
 	put32(c, c->s->tid);
 	put(c, c->s->comm, strlen(c->s->comm) + 1);
-	put64(c, f ? o->base + f->offset : e->id);
-	put(c, name, strlen(name) + 1);
+	if (e->is_point)
+		point_fields(c, e);
+	else
+		function_fields(c, e);
 	if (c->n > 1 << 18)
 		packet_end(c);
 }
@@ -137,6 +168,7 @@ static int stream(struct ctf *c, size_t k)
 	c->packets = 0;
 	c->discarded = 0;
 	put(c, (char[HEAD]){0}, HEAD);
+	in.points = true;
 	while (trace_reader_next(&in, &e) == 1) {
 		lost(c, c->t->pages[c->s->first + in.page - 1].discarded);
 		event(c, &e);
@@ -170,6 +202,59 @@ static const char types[] =
 	"typealias integer { size = 32; align = 8; signed = false; } := u32;\n"
 	"typealias integer { size = 16; align = 8; signed = false; } := u16;\n"
 	"typealias integer { size = 8; align = 8; signed = false; } := u8;\n\n";
+
+/* Names get an underscore before them, which readers take off: they may be words of TSDL. */
+static void field_metadata(FILE *f, const struct trace_field *x)
+{
+	char type[200];
+
+	fputs("\t\t", f);
+	if (x->shape == TRACE_STRING) {
+		fprintf(f, "string _%s;\n", x->name);
+		return;
+	}
+	if (x->type == 'f')
+		snprintf(type, sizeof type, "floating_point { exp_dig = %d; mant_dig = %d; align = 8; }",
+			x->size == 8 ? 11 : 8, x->size == 8 ? 53 : 24);
+	else
+		snprintf(type, sizeof type, "integer { size = %d; align = 8; signed = %s;%s }", x->size * 8,
+			x->type == 's' ? "true" : "false", x->type == 'p' ? " base = 16;" : "");
+	if (x->shape == TRACE_SEQUENCE)
+		fprintf(f, "u32 __%s_length;\n\t\t", x->name);
+	if (x->nlabels) {
+		fprintf(f, "enum : %s {", type);
+		for (size_t i = 0; i < x->nlabels; i++)
+			fprintf(f, "%s \"%s\" = %lld", i ? "," : "", x->labels[i].name,
+				(long long)x->labels[i].value);
+		fprintf(f, " } _%s", x->name);
+	} else {
+		fprintf(f, "%s _%s", type, x->name);
+	}
+	if (x->shape == TRACE_ARRAY)
+		fprintf(f, "[%u]", x->count);
+	if (x->shape == TRACE_SEQUENCE)
+		fprintf(f, "[__%s_length]", x->name);
+	fputs(";\n", f);
+}
+
+static void point_metadata(struct ctf *c, FILE *f)
+{
+	fprintf(f,
+		"event {\n\tname = \"shunt:unknown\";\n\tid = %d;\n\tstream_id = 0;\n"
+		"\tfields := struct { u32 _kind; u32 __data_length; u8 _data[__data_length]; };\n};\n\n",
+		UNKNOWN);
+	for (size_t i = 0; i < c->t->npoints; i++) {
+		const struct trace_point *p = &c->t->points[i];
+
+		if (class_of(c, p) != POINTS + i)
+			continue;
+		fprintf(f, "event {\n\tname = \"%s\";\n\tid = %zu;\n\tstream_id = 0;\n\tfields := struct {\n",
+			p->name, POINTS + i);
+		for (size_t k = 0; k < p->nfields; k++)
+			field_metadata(f, &p->fields[k]);
+		fprintf(f, "\t};\n};\n\n");
+	}
+}
 
 static int metadata(struct ctf *c)
 {
@@ -213,6 +298,7 @@ static int metadata(struct ctf *c)
 			"\tstream_id = 0;\n"
 			"\tfields := struct { addr64 addr; string _name; };\n};\n\n",
 			exit_ ? "exit" : "entry", exit_);
+	point_metadata(c, f);
 	return fclose(f) ? -errno : 0;
 }
 

@@ -101,6 +101,26 @@ static void on_leave(struct trace_calls *c, const struct trace_frame *f, size_t 
 		(unsigned long long)(ns % 1000), hows[how]);
 }
 
+/* In its place between the functions: "provider:name: a=1, b=2". */
+static void print_point(const struct lane *l)
+{
+	const struct trace_event *e = &l->next;
+	FILE *out = l->text->out;
+
+	stamp(l, e->ts);
+	if (!l->text->raw)
+		indent(out, l->calls.n);
+	else
+		fputs("point ", out);
+	if (e->point) {
+		fprintf(out, "%s%s", e->point->name, e->point->nfields ? ": " : "");
+		trace_point_print(out, e->point, e->data, e->len, false);
+	} else {
+		fprintf(out, "tracepoint-%u: %zu bytes", e->id, e->len);
+	}
+	putc('\n', out);
+}
+
 static int start(struct text *x)
 {
 	int r = 0;
@@ -116,6 +136,7 @@ static int start(struct text *x)
 		l->text = x;
 		l->calls = (struct trace_calls){.enter = on_enter, .leave = on_leave, .arg = l};
 		r = trace_reader_init(&l->in, x->t, l->s);
+		l->in.points = true;
 		if (!r && trace_reader_next(&l->in, &l->next) == 1)
 			x->heap[x->n++] = i;
 	}
@@ -129,7 +150,9 @@ static int one(struct text *x)
 	struct lane *l = &x->lanes[x->heap[0]];
 	int r = 0;
 
-	if (x->raw) {
+	if (l->next.is_point) {
+		print_point(l);
+	} else if (x->raw) {
 		stamp(l, l->next.ts);
 		fputs(l->next.exit ? "exit  " : "entry ", x->out);
 		print_name(l, l->next.id);

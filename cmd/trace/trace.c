@@ -467,6 +467,30 @@ static void read_objects(struct trace *t, const char *dir)
 	closedir(d);
 }
 
+/* points-IMAGE */
+static void read_points(struct trace *t, const char *dir)
+{
+	char path[4608];
+	struct dirent *e;
+	DIR *d = opendir(dir);
+
+	while (d && (e = readdir(d))) {
+		unsigned image;
+		char end, *text;
+
+		if (sscanf(e->d_name, "points-%u%c", &image, &end) != 1)
+			continue;
+		snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+		text = slurp(path);
+		if (text)
+			trace_parse_points(t, image, text);
+		else
+			warn(t, "%s: cannot be read", e->d_name);
+	}
+	if (d)
+		closedir(d);
+}
+
 int trace_open(struct trace *t, const char *dir, void (*fn)(const char *line))
 {
 	char path[4608];
@@ -489,6 +513,7 @@ int trace_open(struct trace *t, const char *dir, void (*fn)(const char *line))
 	}
 	t->size = (uint64_t)st.st_size;
 	read_objects(t, dir);
+	read_points(t, dir);
 	snprintf(path, sizeof path, "%s/threads", dir);
 	text = slurp(path);
 	if (text)
@@ -510,6 +535,7 @@ void trace_close(struct trace *t)
 		free(t->objects[i].text);
 	}
 	free(t->objects);
+	trace_points_free(t);
 	free(t->threads);
 	free(t->pages);
 	free(t->streams);
@@ -622,6 +648,22 @@ static bool hidden(const struct trace_reader *r, uint32_t id)
 	return !f || f->hidden;
 }
 
+/* False: it is not to be shown. */
+static bool point_event(struct trace_reader *r, const struct shunt_ring_event *ev, struct trace_event *e)
+{
+	const struct trace_point *p = trace_point_find(r->t, r->s->image, ev->tag);
+
+	if (r->t->some_hidden && (!p || p->hidden))
+		return false;
+	if (p && !trace_point_fits(p, ev->data, ev->len)) {
+		p = NULL;
+		r->damaged++;
+	}
+	*e = (struct trace_event){.ts = ev->ts, .id = ev->tag, .is_point = true, .point = p,
+		.data = ev->data, .len = ev->len};
+	return true;
+}
+
 int trace_reader_next(struct trace_reader *r, struct trace_event *e)
 {
 	struct shunt_ring_event ev;
@@ -642,10 +684,14 @@ int trace_reader_next(struct trace_reader *r, struct trace_event *e)
 			continue;
 		}
 		r->torn += ev.kind == SHUNT_RING_EVENT_TORN;
+		if (ev.kind == SHUNT_RING_EVENT_LONG && r->points && wanted(r->t, ev.ts) &&
+			point_event(r, &ev, e))
+			return 1;
 		if (ev.kind != SHUNT_RING_EVENT_SHORT || !wanted(r->t, ev.ts))
 			continue;
 		if (r->t->some_hidden && hidden(r, ev.tag & 0xffffff))
 			continue;
+		e->is_point = false;
 		e->ts = ev.ts;
 		e->id = ev.tag & 0xffffff;
 		e->hash = (ev.tag >> 24) & 0x3f;

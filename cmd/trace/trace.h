@@ -5,6 +5,7 @@
  *	info      what was recorded, and the clock
  *	data      pages as the ring gave them (shunt/ring.h)
  *	objects/  the functions of each object of each process image
+ *	points-N  the tracepoints of process image N
  *	threads   the account
  *
  * Memory grows with the number of pages (32 bytes each) and of functions, not
@@ -21,6 +22,8 @@
 #include <stdint.h>
 
 #include <shunt/ring.h>
+
+#include "point.h"
 
 struct trace_function {
 	uint64_t offset; /* in its object */
@@ -72,6 +75,10 @@ struct trace {
 
 	struct trace_object *objects; /* by image, first_id */
 	size_t nobjects;
+	struct trace_point *points;
+	size_t npoints;
+	char **point_texts; /* names point into them */
+	size_t npoint_texts;
 	struct trace_thread *threads;
 	size_t nthreads;
 	struct trace_account total;
@@ -124,6 +131,10 @@ struct trace_event {
 	uint32_t id;
 	uint8_t hash;
 	bool exit;
+	bool is_point; /* then id is its kind's, and: */
+	const struct trace_point *point; /* NULL: not described, or its fields do not fit */
+	const uint8_t *data;		 /* until the next event */
+	size_t len;
 };
 
 struct trace_reader {
@@ -133,12 +144,13 @@ struct trace_reader {
 	void *buf;
 	struct shunt_ring_cursor cursor;
 	bool in_page;
+	bool points; /* set it to have tracepoints' events too */
 	uint64_t torn, damaged;
 };
 
 int trace_reader_init(struct trace_reader *r, struct trace *t, const struct trace_stream *s);
 void trace_reader_end(struct trace_reader *r);
-/* 1: an event of a function; 0: the end. */
+/* 1: an event of a function, or a tracepoint; 0: the end. */
 int trace_reader_next(struct trace_reader *r, struct trace_event *e);
 
 /* --- calls ------------------------------------------------------------------------ */

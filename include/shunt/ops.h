@@ -29,7 +29,7 @@
  *
  *	enum { PLAIN, FAST, TURBO };
  *	SHUNT_DEFINE_CHOICE(codec, "plain", "fast", "turbo");
- *	SHUNT_CHOICE_PREFER(codec, "avx2", FAST)
+ *	SHUNT_CHOICE_PREFER(codec, "avx2", FAST);
  *
  *	int cost(int n)
  *	{
@@ -133,7 +133,8 @@ struct shunt_variant {
 		__builtin_cpu_init(); \
 		if (__builtin_cpu_supports(feature)) \
 			(void)(set); \
-	}
+	} \
+	struct shunt_site
 #define SHUNT_CHOICE_PREFER(name, feature, number) \
 	SHUNT_PREFER_(feature, shunt_choice_set(name, number))
 #define SHUNT_CALL_PREFER(name, feature, function) SHUNT_PREFER_(feature, shunt_call_set(name, function))

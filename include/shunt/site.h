@@ -53,6 +53,7 @@ enum shunt_kind {
 #define SHUNT_SITE_JUMP_ON 0x10 /* key: jumps while the key is true */
 #define SHUNT_SITE_JUMPS   0x20 /* key: was compiled as a jump */
 
+struct shunt_point;
 struct shunt_sites; /* a variable's sites in one object */
 
 /* What is behind an immediate value, a key, a call or a choice. All zero is a key, so that an array
@@ -84,7 +85,7 @@ struct shunt_def {
 	struct shunt_var *var; /* the first of `count` */
 	const void *ref;       /* C: stands for it in this unit, if it says NULL */
 	uint64_t count;
-	uint64_t unused;
+	struct shunt_point *point; /* it is a tracepoint's key (trace.h) */
 };
 
 /* A function that `shunt set` may make a call's target, in the section shunt_offers. */
@@ -162,13 +163,13 @@ __attribute__((destructor(101), used)) static void shunt_sites_end_(void)
 #ifdef __cplusplus
 #define SHUNT_DECLARED_(type, name, address)
 #define SHUNT_DEFINED_(type, name, address, count) \
-	SHUNT_DEF_(name, count) = {&(address)->var, NULL, count, 0}
+	SHUNT_DEF_(name, count) = {&(address)->var, NULL, count, NULL}
 #else
 #define SHUNT_DECLARED_(type, name, address) \
 	static type *const shunt_ref_##name __attribute__((unused)) = address;
 #define SHUNT_DEFINED_(type, name, address, count) \
 	static type *const shunt_ref_##name __attribute__((unused)); \
-	SHUNT_DEF_(name, count) = {&(address)->var, &shunt_ref_##name, count, 0}
+	SHUNT_DEF_(name, count) = {&(address)->var, &shunt_ref_##name, count, NULL}
 #endif
 
 /* A record's text: the instruction is between .Lshunt%= and .Lshunte%=. */

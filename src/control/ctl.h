@@ -126,7 +126,7 @@ struct shunt_ctl {
 	_Atomic uint64_t patch_ns;
 	_Atomic uint32_t forking; /* children that have not come up yet; a fork that
 				   * failed counts for ever */
-	uint32_t unused1;
+	_Atomic uint32_t points; /* 1: tracepoints were switched on */
 	char out[1024]; /* the trace directory */
 	char unused[4096 - 88 - 1024];
 	struct shunt_ctl_note notes[SHUNT_CTL_NOTES];

@@ -23,6 +23,7 @@ static const struct {
 	{ "values", SHUNT_CTL_VALUES },
 	{ "set", SHUNT_CTL_SET },
 	{ "changes", SHUNT_CTL_CHANGES },
+	{ "points", SHUNT_CTL_POINTS },
 };
 
 /* Cuts the verb off a line; *rest is what follows its space, "" if nothing. */
@@ -88,7 +89,8 @@ static int parse_line(char *line, struct shunt_ctl_request *req, const char **wh
 	req->verb = verb;
 	if (verb <= SHUNT_CTL_DISABLE)
 		return parse_glob(rest, req, why);
-	if (verb == SHUNT_CTL_LIST || verb == SHUNT_CTL_VALUES || verb == SHUNT_CTL_CHANGES)
+	if (verb == SHUNT_CTL_LIST || verb == SHUNT_CTL_VALUES || verb == SHUNT_CTL_CHANGES ||
+		verb == SHUNT_CTL_POINTS)
 		return parse_first(rest, req, why);
 	if (verb == SHUNT_CTL_SET)
 		return parse_glob(rest, req, why);

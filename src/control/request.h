@@ -4,11 +4,13 @@
  *
  * Request: one verb, on each of its lines.
  *
- *   enable GLOB            \n enable GLOB ...    switch functions on
+ *   enable GLOB            \n enable GLOB ...    switch functions and tracepoints on;
+ *                                                GLOB<TAB>FILTER: tracepoints only
  *   disable GLOB           \n disable GLOB ...   switch functions off
  *   list FIRST-ID [GLOB]                         functions from this id on
  *   stat                                         counters
  *   stop                                         all off, for good
+ *   points FIRST [GLOB]                          tracepoints
  *   values FIRST [GLOB]                          values, keys, calls, choices
  *   set NAME=VALUE                               one of them
  *   changes FIRST                                what changed, from this one on
@@ -17,6 +19,10 @@
  *
  *   fn <id> <on|off> <address-hex> <size>\t<object>\t<symbol>
  *   next <id>      there is more: ask again from this id
+ *
+ * of `points`:
+ *
+ *   pt <number> <on|off> <sites> <probes>\t<object>\t<name>\t<filter>\t<fields, with commas>
  *
  * of `values`, and of `changes`, whose `next` is always there:
  *
@@ -45,13 +51,14 @@ enum shunt_ctl_verb {
 	SHUNT_CTL_VALUES,
 	SHUNT_CTL_SET,
 	SHUNT_CTL_CHANGES,
+	SHUNT_CTL_POINTS,
 };
 
 enum { SHUNT_CTL_GLOBS = 128 };
 
 struct shunt_ctl_request {
 	enum shunt_ctl_verb verb;
-	uint32_t first; /* of list, values, changes */
+	uint32_t first; /* of list, values, changes, points */
 	size_t nglobs;
 	const char *globs[SHUNT_CTL_GLOBS]; /* into text; of set NAME=VALUE */
 	char text[SHUNT_CTL_REQUEST + 1];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * values.c - immediate values, keys, calls and choices from outside: the requests
- * values, set and changes (request.h). On the control thread.
+ * values.c - immediate values, keys, calls and choices from outside, and tracepoints: the
+ * requests values, set, changes and points (request.h). On the control thread.
  *
  * All of a request is done under the lock of src/site: what was found is still there
  * when it is set.
@@ -15,16 +15,17 @@
 #include "object/object.h"
 #include "serve.h"
 #include "site/site.h"
+#include "trace/point.h"
 #include "value.h"
 
 /* --- names ------------------------------------------------------------------------ */
 
-static void object_of(const struct shunt_defined *d, char *to, size_t size)
+static void object_of(const void *at, char *to, size_t size)
 {
 	Dl_info info;
 	const char *name = "?";
 
-	if (dladdr(d->object, &info) && info.dli_fname && *info.dli_fname) {
+	if (dladdr(at, &info) && info.dli_fname && *info.dli_fname) {
 		name = strrchr(info.dli_fname, '/');
 		name = name ? name + 1 : info.dli_fname;
 	}
@@ -110,12 +111,12 @@ static int list_one(const struct shunt_defined *d, void *arg)
 	char object[128], name[256], value[256];
 	uint32_t at = l->at++;
 
-	if (at < l->first)
+	if (at < l->first || d->def->point)
 		return 0;
 	name_of(d, name, sizeof name);
 	if (!shunt_glob_match(l->glob, name))
 		return 0;
-	object_of(d, object, sizeof object);
+	object_of(d->object, object, sizeof object);
 	format(v, choice_of(v), v, shunt_var_get(v), value, sizeof value);
 	/* leave room for the line that says where to go on */
 	if (l->a->len + strlen(object) + strlen(name) + strlen(value) + 128 > sizeof l->a->text) {
@@ -136,6 +137,51 @@ static void answer_values(const struct shunt_ctl_request *req, struct shunt_answ
 	shunt_answer_say(a, "ok\n");
 	shunt_sites_lock();
 	shunt_defined_each(list_one, &l);
+	shunt_sites_unlock();
+}
+
+/* --- tracepoints ------------------------------------------------------------------- */
+
+static int list_point(const struct shunt_point *p, void *arg)
+{
+	struct listing *l = arg;
+	char object[128], name[256], raw[256], filter[512], fields[1400];
+	const struct shunt_probe *q = p->probes;
+	uint32_t at = l->at++;
+	unsigned probes = 0;
+
+	if (at < l->first)
+		return 0;
+	snprintf(raw, sizeof raw, "%s:%s", p->provider, p->name);
+	if (!shunt_glob_match(l->glob, raw))
+		return 0;
+	shunt_answer_printable(name, sizeof name, raw);
+	shunt_answer_printable(filter, sizeof filter, shunt_points_filter(p));
+	object_of(p, object, sizeof object);
+	if (shunt_fields_text(p, fields, sizeof fields))
+		strcpy(fields, "...");
+	for (char *c = fields; *c; c++)
+		if (*c == '\t')
+			*c = ';';
+	for (; q && q->fn; q++)
+		probes++;
+	if (l->a->len + strlen(object) + strlen(name) + strlen(filter) + strlen(fields) + 128 >
+		sizeof l->a->text) {
+		shunt_answer_say(l->a, "next %u\n", at);
+		return 1;
+	}
+	shunt_answer_say(l->a, "pt %u %s %zu %u\t%s\t%s\t%s\t%s\n", at, p->recording ? "on" : "off",
+		shunt_var_sites(&p->key->var), probes, object, name, filter, fields);
+	return 0;
+}
+
+static void answer_points(const struct shunt_ctl_request *req, struct shunt_answer *a)
+{
+	struct listing l = {a, req->first, 0, req->nglobs ? req->globs[0] : "*"};
+
+	shunt_answer_say(a, "ok\n");
+	shunt_sites_lock();
+	shunt_points_each(list_point, &l);
 	shunt_sites_unlock();
 }
 
@@ -176,10 +222,12 @@ static int match(const struct shunt_defined *d, void *arg)
 	struct wanted *w = arg;
 	char name[256], object[128];
 
+	if (d->def->point)
+		return 0;
 	name_of(d, name, sizeof name);
 	if (strcmp(name, w->name) || (w->address && w->address != (uintptr_t)d->var))
 		return 0;
-	object_of(d, object, sizeof object);
+	object_of(d->object, object, sizeof object);
 	if (w->object && strcmp(object, w->object))
 		return 0;
 	if (w->n < 2)
@@ -313,6 +361,9 @@ void shunt_values_carry_out(const struct shunt_ctl_request *req, struct shunt_an
 	switch (req->verb) {
 	case SHUNT_CTL_VALUES:
 		answer_values(req, a);
+		break;
+	case SHUNT_CTL_POINTS:
+		answer_points(req, a);
 		break;
 	case SHUNT_CTL_SET:
 		answer_set(req, a);

@@ -23,6 +23,7 @@
 
 #include "base/log.h"
 #include "site.h"
+#include "trace/point.h"
 
 struct entry {
 	struct shunt_var *var;
@@ -539,12 +540,14 @@ SHUNT_API void shunt_sites_add(const struct shunt_object_sites *o)
 			t->next = tables;
 			tables = t;
 			link_groups(t);
+			shunt_points_add(o->defs, o->defs_end);
 		}
 		if (!t || table_update(t))
 			shunt_log(SHUNT_LOG_ERROR, "the sites of a new object could not be brought to "
 				"their variables' values");
 	}
 	shunt_sites_unlock();
+	shunt_points_told();
 }
 
 SHUNT_API void shunt_sites_remove(const struct shunt_object_sites *o)
@@ -556,6 +559,7 @@ SHUNT_API void shunt_sites_remove(const struct shunt_object_sites *o)
 	t = *at;
 	if (t && !exiting) {
 		*at = t->next;
+		shunt_points_remove(o->defs, o->defs_end);
 		unlink_groups(t);
 		table_free(t);
 	}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""set.py SHUNT AGENT KNOBS [ROUNDS] - shunt list, set, watch on examples/knobs.c, alone and
-under shunt record. TAP."""
+"""set.py SHUNT AGENT KNOBS TRACEPOINT [ROUNDS] - shunt list, set, watch on examples/knobs.c, alone
+and under shunt record; tracepoints of examples/tracepoint.c recorded. TAP."""
 import json
 import mmap
 import os
@@ -12,8 +12,8 @@ import sys
 import tempfile
 import time
 
-SHUNT, AGENT, KNOBS = map(os.path.abspath, sys.argv[1:4])
-ROUNDS = int(sys.argv[4]) if len(sys.argv) > 4 else 200
+SHUNT, AGENT, KNOBS, TRACEPOINT = map(os.path.abspath, sys.argv[1:5])
+ROUNDS = int(sys.argv[5]) if len(sys.argv) > 5 else 200
 os.environ['SHUNT_AGENT'] = AGENT
 for name in ('LD_PRELOAD', 'SHUNT_DIR', 'SHUNT_CONTROL'):
     os.environ.pop(name, None)
@@ -168,9 +168,88 @@ def by_environment():
     ok(p.communicate(timeout=60)[0] and p.returncode == 0, 'ends well')
 
 
+def record(*options, program=(TRACEPOINT,)):
+    trace = os.path.join(WORK, 'p')
+    shutil.rmtree(trace, ignore_errors=True)
+    p = subprocess.run([SHUNT, 'record', '-o', trace, '-b', '8M', *options, '--', *program],
+                       capture_output=True, text=True, timeout=60)
+    return p, trace
+
+
+def text(trace):
+    return [line.split('| ', 1)[1].strip() for line in
+            subprocess.run([SHUNT, 'dump', '--text', trace], capture_output=True, text=True)
+            .stdout.splitlines()]
+
+
+def tracepoints():
+    p, trace = record('-e', 'net:*', '-e', 'mark:*')
+    ok(p.returncode == 0 and 'patchable' not in p.stderr and '2,060 events' in p.stderr,
+       'record -e', p.stderr)
+    r = json.loads(shunt('report', '--json', trace).stdout)
+    ok(r['points'] == {'net:packet': 2000, 'net:state': 20, 'net:idle': 20, 'mark:progress': 20} and
+       r['events'] == 2060, 'report counts them', r['points'])
+    lines = text(trace)
+    ok('net:packet: len=7, port=80, device="lo"' in lines and 'net:idle' in lines and
+       'net:state: now=HALF_OPEN, load=0, mac=[2, 0, 0, 0, 0, 7], queue=[0]' in lines and
+       'net:state: now=OPEN, load=50, mac=[2, 0, 0, 0, 0, 7], queue=[200, -1, 7]' in lines and
+       'mark:progress: message="eth0: 900 of 1000"' in lines, 'dump --text has their fields', lines[:9])
+    out = os.path.join(WORK, 'ctf')
+    shunt('dump', '--ctf', out, trace)
+    if shutil.which('babeltrace2'):
+        b = subprocess.run(['babeltrace2', out], capture_output=True, text=True)
+        ok(b.stdout.count('\n') == 2060 and not b.stderr and
+           'now = ( "OPEN" : container = 1 ), load = 50, mac = [ [0] = 2' in b.stdout and
+           'queue = [ [0] = 200, [1] = -1, [2] = 7 ]' in b.stdout, 'babeltrace2 reads them', b.stderr)
+    chrome = os.path.join(WORK, 'c.json')
+    shunt('dump', '--chrome', chrome, trace)
+    events = [e for e in json.load(open(chrome))['traceEvents'] if e['ph'] == 'i']
+    ok(len(events) == 2060 and {'name': 'net:packet', 'args': {'len': 7, 'port': 80, 'device': 'lo'}} in
+       [{'name': e['name'], 'args': e['args']} for e in events], 'and Chrome JSON')
+    ok(len([x for x in shunt('dump', '--raw', '--filter', 'net:i*', trace).stdout.splitlines()
+            if x.endswith('net:idle')]) == 20, 'dump --filter')
+    p, trace = record('-e', 'net:packet', '--event-filter', 'len >= 998 && device == "eth*"')
+    ok(text(trace) == ['net:packet: len=998, port=443, device="eth0"',
+                       'net:packet: len=999, port=80, device="eth0"'], 'record --event-filter', text(trace))
+    p, trace = record('-e', 'net:packet', '--event-filter', 'size == 1')
+    ok('there is no field size' in p.stderr, 'a filter that does not fit', p.stderr)
+    for options in (('--event-filter', 'x == 1'), ('-e', ''), ('-e', 'a:b', '--event-filter', 'x == 1',
+                    '--event-filter', 'y == 1')):
+        ok(record(*options)[0].returncode == 2, 'wrong use: ' + ' '.join(options))
+
+
+def tracepoints_live():
+    trace = os.path.join(WORK, 'l')
+    p = subprocess.Popen([SHUNT, 'record', '-o', trace, '-b', '16M', '--', TRACEPOINT, '400000000'],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(0.7)
+    pid = p.pid
+    v = {x['name']: x for x in json.loads(shunt('list', '--json', '--points', pid).stdout)}
+    ok(v['net:packet']['fields'] == 'u32 len;u16 port;string device' and not v['net:packet']['on'] and
+       v['net:packet']['probes'] == 1 and len(v) == 4, 'list --points', v)
+    q = shunt('enable', '--filter', 'len == 1400 && port == 443', pid, 'net:packet')
+    ok(q.returncode == 0 and '1 matched' in q.stdout, 'enable --filter', q.stderr)
+    q = shunt('enable', '--filter', 'wrong == 1', pid, 'net:packet')
+    ok(q.returncode == 1 and 'there is no field wrong' in q.stderr, 'a wrong filter', q.stderr)
+    time.sleep(0.2)
+    q = shunt('list', pid, 'net:packet')
+    ok('point   on' in q.stdout and 'if len == 1400 && port == 443' in q.stdout, 'list shows it', q.stdout)
+    q = shunt('disable', pid, 'net:*')
+    ok(q.returncode == 0 and '3 matched' in q.stdout, 'disable', q.stderr)
+    q = shunt('enable', pid, 'nobody:*')
+    ok(q.returncode == 1 and 'no function or tracepoint' in q.stderr, 'none of that name', q.stderr)
+    p.terminate()
+    _, err = p.communicate(timeout=60)
+    lines = set(text(trace))
+    ok(lines and lines <= {'net:packet: len=1400, port=443, device="eth0"',
+                           'net:packet: len=1400, port=443, device="lo"'}, 'only such events', (lines, err))
+
+
 alone()
 by_environment()
 recorded()
+tracepoints()
+tracepoints_live()
 shutil.rmtree(WORK, ignore_errors=True)
 print('1..%d' % count)
 sys.exit(failed != 0)

@@ -463,13 +463,13 @@ def live():
        rows[0]['object'] == os.path.basename(VICTIM), 'as JSON too, chosen by a glob') or \
         diag(r.stdout)
     r = shunt('disable', s.pid, 'leaf')
-    ok(r.returncode == 0 and '1 functions matched, 1 switched off' in r.stdout,
+    ok(r.returncode == 0 and '1 matched, 1 switched off' in r.stdout,
        'disable says what it did') or diag(r.stdout + r.stderr)
     ok(not json.loads(shunt('list', '--json', s.pid, 'leaf').stdout)[0]['on'], 'and it is off')
     r = shunt('disable', s.pid, 'leaf')
     ok(r.returncode == 0 and ' 0 switched' in r.stdout, 'twice switches nothing')
     r = shunt('enable', s.p.pid, 'leaf', 'work')
-    ok(r.returncode == 0 and '2 functions matched, 1 switched on' in r.stdout,
+    ok(r.returncode == 0 and '2 matched, 1 switched on' in r.stdout,
        "the recorder's number means its processes") or diag(r.stdout + r.stderr)
     r = shunt('enable', s.pid, 'no_such_function')
     ok(r.returncode == 1 and 'shunt list' in r.stderr, 'a name that is not there: 1')

@@ -8,8 +8,11 @@
 #include <shunt/control.h>
 #include <shunt/ftrace.h>
 #include <shunt/ring.h>
+#include <shunt/imv.h>
+#include <shunt/ops.h>
 #include <shunt/shunt.h>
 #include <shunt/text.h>
+#include <shunt/trace.h>
 
 extern void *site, *to;
 extern uint64_t sample;

@@ -59,7 +59,7 @@ def split(code):
     outside, body, depth, out = [], [], 0, False
     for line in code.splitlines():
         if depth == 0 and not line.startswith((' ', '\t', '{', '}')):
-            out = line.startswith(('static ', '#include'))
+            out = line.startswith(('static ', '#include', 'SHUNT_'))
         (outside if out else body).append(line)
         depth += line.count('{') - line.count('}')
     return '\n'.join(outside), '\n'.join(body)

@@ -62,3 +62,11 @@ long far_op(long x)
 {
 	return op_of(x);
 }
+
+void far_hit(int n)
+{
+	static const unsigned short q[] = {1, 2};
+
+	shunt_trace(uses, hit, n, GREEN, "far", q, 2);
+	shunt_trace(uses, nothing);
+}

@@ -22,8 +22,8 @@ SHUNT_DEFINE_KEY_ARRAY_TRUE(rows, 3);
 SHUNT_DEFINE_CHOICE(width, "one", "two", "four", "eight");
 SHUNT_DEFINE_CHOICE(eighth, "0", "1", "2", "3", "4", "5", "6", "7");
 SHUNT_DEFINE_CHOICE(by_cpu, "any", "sse2", "other");
-SHUNT_CHOICE_PREFER(by_cpu, "sse2", 1)
-SHUNT_CHOICE_PREFER(by_cpu, "avx512er", 2)
+SHUNT_CHOICE_PREFER(by_cpu, "sse2", 1);
+SHUNT_CHOICE_PREFER(by_cpu, "avx512er", 2);
 
 SHUNT_DEFINE_STATIC_IMV(bool, yes, true);
 SHUNT_DEFINE_STATIC_IMV(unsigned char, u8, 200);
@@ -241,7 +241,7 @@ static int plus_sse2(int x)
 }
 
 SHUNT_DEFINE_CALL(plus_by_cpu, add_one);
-SHUNT_CALL_PREFER(plus_by_cpu, "sse2", plus_sse2)
+SHUNT_CALL_PREFER(plus_by_cpu, "sse2", plus_sse2);
 
 __attribute__((used)) void op_slow(long *at)
 {
@@ -304,9 +304,41 @@ static void choices(void)
 		"no ninth state");
 }
 
+/* --- tracepoints ----------------------------------------------------------------- */
+
+SHUNT_MARK(here);
+
+static int hits, args;
+
+static void hit(int n, enum color c, const char *s, const unsigned short *q, size_t q_count, void *data)
+{
+	*(int *)data += n == 5 && s && (q_count == 2 ? q[1] == 2 && c == GREEN : c == RED);
+}
+
+static int arg(int n)
+{
+	args++;
+	return n;
+}
+
+static void points(void)
+{
+	shunt_trace(uses, hit, arg(5), RED, "near", NULL, 0);
+	shunt_mark(here, "%d", arg(1));
+	ok(!hits && !args && !shunt_point_on(uses, hit), "a tracepoint that is off");
+	ok(!shunt_probe_register(uses, hit, hit, &hits) && shunt_point_on(uses, hit), "a probe");
+	shunt_trace(uses, hit, arg(5), RED, "near", NULL, 0);
+	far_hit(5); /* in another object its own */
+	ok(args == 1 && (hits == 1 || hits == 2) && !shunt_probe_unregister(uses, hit, hit, &hits),
+		"is called");
+	shunt_trace(uses, hit, arg(5), RED, "near", NULL, 0);
+	ok(args == 1 && hits <= 2, "and not any more");
+}
+
 int main(void)
 {
 	choices();
+	points();
 	values();
 	calls();
 	keys();

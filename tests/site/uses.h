@@ -7,8 +7,15 @@
 #include <shunt/imv.h>
 #include <shunt/key.h>
 #include <shunt/ops.h>
+#include <shunt/trace.h>
 
 enum color { RED, GREEN = 7 };
+static const struct shunt_label colors[] = {{"RED", RED}, {"GREEN", GREEN}, {NULL, 0}};
+
+/* In both units: one for each object. */
+SHUNT_TRACEPOINT(uses, hit, shunt_integer(int, n), shunt_enumeration(enum color, c, colors),
+	shunt_string(s), shunt_sequence(unsigned short, q));
+SHUNT_TRACEPOINT(uses, nothing);
 
 struct pair {
 	long a, b, c;
@@ -41,6 +48,7 @@ int far_change(int x);
 int far_set(int how);
 int far_width(void);
 long far_op(long x);
+void far_hit(int n);
 #ifdef __cplusplus
 }
 #endif
