@@ -95,7 +95,7 @@ int shunt_maps_read(struct shunt_maps *maps)
 	int r;
 
 	memset(maps, 0, sizeof *maps);
-	r = read_all("/proc/self/maps", &maps->text);
+	r = read_all("/proc/thread-self/maps", &maps->text);
 	if (r)
 		return r;
 	for (const char *p = maps->text; (p = strchr(p, '\n')); p++)

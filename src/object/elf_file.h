@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* One line of /proc/self/maps. */
+/* One line of /proc/thread-self/maps. */
 struct shunt_map {
 	uintptr_t lo, hi;
 	bool readable;
@@ -23,7 +23,7 @@ struct shunt_maps {
 	size_t n;
 };
 
-/* Reads /proc/self/maps. 0 or -errno. */
+/* Reads /proc/thread-self/maps. 0 or -errno. */
 int shunt_maps_read(struct shunt_maps *maps);
 void shunt_maps_free(struct shunt_maps *maps);
 

@@ -382,7 +382,7 @@ static int prepare_new(bool twins)
 	if (r == -ENOMEM)
 		return r;
 	if (r)
-		shunt_log(SHUNT_LOG_WARNING, "cannot read /proc/self/maps: error %d", -r);
+		shunt_log(SHUNT_LOG_WARNING, "cannot read /proc/thread-self/maps: error %d", -r);
 	r = 0;
 	for (size_t i = 0; i < all.nseen && !r; i++)
 		if (!all.seen[i].known)

@@ -271,7 +271,7 @@ static int apply_locked(struct shunt_batch *b)
 		return shunt_batch_fail(b, -ENOMEM, NULL, "no memory for %zu edits", b->n);
 	r = shunt_maps_open(b->maps);
 	if (r)
-		return shunt_batch_fail(b, r, NULL, "/proc/self/maps cannot be read: %s",
+		return shunt_batch_fail(b, r, NULL, "/proc/thread-self/maps cannot be read: %s",
 			strerror(-r));
 	r = check_bytes(b);
 	if (!r && b->res->sites) {

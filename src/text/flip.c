@@ -53,7 +53,7 @@ struct range {
 struct text {
 	struct shunt_chain chain;
 	int fd; /* its file, -1: anonymous */
-	int mem; /* /proc/self/mem, -1 = not opened yet */
+	int mem; /* /proc/thread-self/mem, -1 = not opened yet */
 	int pagemap;
 	bool carry_all;
 };
@@ -100,7 +100,7 @@ static int open_text(struct shunt_batch *b, const struct shunt_vma *at)
 	if (!shunt_maps_name(b->maps, at->start, path, sizeof path) && path[0] == '/')
 		fd = try_open(path, at);
 	if (fd < 0)
-		fd = try_open("/proc/self/exe", at);
+		fd = try_open("/proc/thread-self/exe", at);
 	if (fd < 0) {
 		snprintf(path, sizeof path, "/proc/self/map_files/%lx-%lx",
 			(unsigned long)at->start, (unsigned long)at->end);
@@ -143,7 +143,7 @@ static void mark_between(struct text *t, struct range *r)
 	size_t n = pages_of(r);
 
 	if (t->pagemap < 0 && !t->carry_all)
-		t->pagemap = (int)shunt_sys(SYS_openat, AT_FDCWD, "/proc/self/pagemap",
+		t->pagemap = (int)shunt_sys(SYS_openat, AT_FDCWD, "/proc/thread-self/pagemap",
 			O_RDONLY | O_CLOEXEC);
 	for (size_t i = 0; i < n; i += 512) {
 		size_t k = n - i < 512 ? n - i : 512;
@@ -201,7 +201,7 @@ static int put(struct text *t, struct range *r, uintptr_t to, const void *from, 
 		return 0;
 	}
 	if (t->mem < 0) {
-		t->mem = (int)shunt_sys(SYS_openat, AT_FDCWD, "/proc/self/mem",
+		t->mem = (int)shunt_sys(SYS_openat, AT_FDCWD, "/proc/thread-self/mem",
 			O_RDWR | O_CLOEXEC);
 		if (t->mem < 0)
 			return t->mem;

@@ -4,7 +4,7 @@
  *
  * Nothing is remembered between batches: others map and unmap as they like, and
  * asking costs little. Linux 6.11 and later answer for one address
- * (PROCMAP_QUERY, under 1 us); before that the whole of /proc/self/maps is
+ * (PROCMAP_QUERY, under 1 us); before that the whole of /proc/thread-self/maps is
  * parsed once a batch into a table.
  */
 #include <errno.h>
@@ -184,7 +184,8 @@ static int line_to_name(const char *line, size_t n, void *arg)
 int shunt_maps_open(struct shunt_maps *m)
 {
 	struct shunt_vma v;
-	long fd = shunt_sys(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	/* not self: that is the main thread, which may have ended */
+	long fd = shunt_sys(SYS_openat, AT_FDCWD, "/proc/thread-self/maps", O_RDONLY | O_CLOEXEC);
 	int r;
 
 	*m = (struct shunt_maps){.fd = (int)fd};

@@ -108,7 +108,7 @@ int shunt_text_alloc_near(uintptr_t lo, uintptr_t hi, size_t size, void **out)
 
 static int write_mem(void *dst, const void *src, size_t n)
 {
-	long fd = shunt_sys(SYS_openat, AT_FDCWD, "/proc/self/mem", O_RDWR | O_CLOEXEC);
+	long fd = shunt_sys(SYS_openat, AT_FDCWD, "/proc/thread-self/mem", O_RDWR | O_CLOEXEC);
 	size_t done = 0;
 	long r = 0;
 

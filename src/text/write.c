@@ -2,7 +2,7 @@
 /*
  * write.c - three ways to write to text that is mapped r-x.
  *
- *   mem       pwrite to /proc/self/mem, which the kernel lets a process do to
+ *   mem       pwrite to /proc/thread-self/mem, which the kernel lets a process do to
  *             itself whatever the protection: pages are never writable for the
  *             program. Refused without /proc, when the process is not dumpable
  *             (setuid), or by proc_mem.force_override.
@@ -54,7 +54,7 @@ static void edit_bytes(const struct shunt_batch *b, size_t i, enum shunt_write_p
 	}
 }
 
-/* --- /proc/self/mem --------------------------------------------------------------- */
+/* --- /proc/thread-self/mem --------------------------------------------------------------- */
 
 static int mem_pwrite(int fd, const void *from, size_t n, uintptr_t to)
 {
@@ -85,7 +85,7 @@ static int mem_page(struct shunt_writer *w, const struct shunt_batch *b, size_t 
 
 static int mem_open(struct shunt_writer *w, struct shunt_batch *b)
 {
-	long fd = shunt_sys(SYS_openat, AT_FDCWD, "/proc/self/mem", O_RDWR | O_CLOEXEC);
+	long fd = shunt_sys(SYS_openat, AT_FDCWD, "/proc/thread-self/mem", O_RDWR | O_CLOEXEC);
 	size_t i = 0;
 	uint8_t byte;
 
@@ -236,7 +236,7 @@ int shunt_writer_open(struct shunt_writer *w, struct shunt_batch *b)
 	if (!err2)
 		return 0;
 	return shunt_batch_fail(b, err2, NULL,
-		"the text cannot be written: /proc/self/mem: %s, mprotect: %s",
+		"the text cannot be written: /proc/thread-self/mem: %s, mprotect: %s",
 		strerror(-err), strerror(-err2));
 }
 

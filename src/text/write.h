@@ -22,7 +22,7 @@ struct shunt_write_run {
 
 struct shunt_writer {
 	enum shunt_text_write how;
-	int fd; /* /proc/self/mem */
+	int fd; /* /proc/thread-self/mem */
 	size_t n;
 	struct shunt_write_run *runs;
 };
