@@ -23,6 +23,7 @@
 
 #include <shunt/text.h>
 
+#include "base/hold.h"
 #include "arch/x86_64/trampoline_c.h"
 #include "base/log.h"
 #include "rcu/reader.h"
@@ -39,19 +40,23 @@ static const uint8_t nop6[6] = {0x66, 0x0f, 0x1f, 0x44, 0, 0};
 
 /* --- the lock, held over fork -------------------------------------------- */
 
+static sigset_t held_back; /* the lock holder's mask before it */
+
 void shunt_tracer_lock(void)
 {
+	sigset_t before;
+
+	shunt_hold_signals(&before);
 	pthread_mutex_lock(&lock);
+	held_back = before;
 }
 
 void shunt_tracer_unlock(void)
 {
-	pthread_mutex_unlock(&lock);
-}
+	sigset_t before = held_back;
 
-static void child(void)
-{
-	pthread_mutex_init(&lock, NULL);
+	pthread_mutex_unlock(&lock);
+	shunt_release_signals(&before);
 }
 
 /* An unloaded object may come back at the same place: then our jumps are gone. */
@@ -75,7 +80,7 @@ static void start(void)
 
 	shunt_text_at_fork(); /* the innermost lock first */
 	shunt_objects_at_fork();
-	pthread_atfork(shunt_tracer_lock, shunt_tracer_unlock, child);
+	pthread_atfork(shunt_tracer_lock, shunt_tracer_unlock, shunt_tracer_unlock);
 	shunt_object_listen(&listener);
 	shunt_arch_trampoline_init();
 }
