@@ -23,6 +23,7 @@
 #include "agent.h"
 #include "control/serve.h"
 #include "object/object.h"
+#include "site/site.h"
 #include "trace/point.h"
 
 struct shunt_agent shunt_agent;
@@ -325,6 +326,7 @@ static void begin(void)
 	shunt_agent_count(&res);
 	count_functions();
 	say_if_nothing_to_trace();
+	shunt_sites_at_fork(); /* whose lock is taken with ours held */
 	pthread_atfork(before_fork, in_parent, in_child);
 	claim_entry();
 }

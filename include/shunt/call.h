@@ -88,9 +88,16 @@ SHUNT_API void shunt_return_0(void);
 
 /*
  * Ten bytes that change, one instruction and what nobody reaches; then a jump that
- * is always there, for who stands before it. Weak: units of an object that use
- * the same call share the first one's; the others' change with it.
+ * is always there, for who stands before it. At first a jump behind that, to code
+ * that loads the target: right before the object's constructors have run, too, and
+ * where nothing can be patched. Weak: units of an object that use the same call share
+ * the first one's; the others' change with it.
  */
+#ifdef __cplusplus
+#define SHUNT_CALL_LOAD_(name) "movq %c[ref](%%rip), %%r11\n\t"
+#else
+#define SHUNT_CALL_LOAD_(name) "movq " #name "@GOTPCREL(%%rip), %%r11\n\t"
+#endif
 #define SHUNT_CALL_TRAMPOLINE_(name) \
 	".ifndef shunt_call_" #name "\n\t" \
 	".pushsection .text.shunt_call, \"ax\", @progbits\n\t" \
@@ -99,11 +106,18 @@ SHUNT_API void shunt_return_0(void);
 	".hidden shunt_call_" #name "\n\t" \
 	".type shunt_call_" #name ", @function\n" \
 	"shunt_call_" #name ":\n\t" SHUNT_CALL_ENDBR_ \
-	".Lshunt%=:\n\t" \
-	"ret\n\t" \
-	".skip 9, 0xcc\n" \
+	".Lshunt%=:\n" \
+	".Lshuntn%=:\n\t" \
+	".byte 0xe9, 8, 0, 0, 0\n\t" \
+	".skip 5, 0xcc\n" \
 	".Lshunte%=:\n\t" \
 	"jmp *%%r11\n\t" \
+	SHUNT_CALL_LOAD_(name) \
+	"movq %c[offset](%%r11), %%r11\n\t" \
+	"testq %%r11, %%r11\n\t" \
+	"jz 1f\n\t" \
+	"jmp *%%r11\n" \
+	"1:\tret\n\t" \
 	".size shunt_call_" #name ", . - shunt_call_" #name "\n\t" \
 	SHUNT_SITE_RECORD_(".", "%c[ref]", "%c[kind]", "0") "\n\t" \
 	".popsection\n\t" \
@@ -116,14 +130,21 @@ SHUNT_API void shunt_return_0(void);
 #define SHUNT_CALL_INIT_(name, function) \
 	{{NULL, #name, NULL, SHUNT_KIND_CALL, 8, SHUNT_TYPE_POINTER, 0, 0}, (void (*)(void))(function)}
 
+/* What may become the target from outside. */
+#define SHUNT_OFFER_(name, record, function) \
+	static const struct shunt_offer record \
+		__attribute__((section("shunt_offers"), used, SHUNT_RETAIN_ aligned(8))) = { \
+			&(name).var, (void (*)(void))(function), #function}
+
 /* All at file scope. */
 #define SHUNT_DEFINE_CALL(name, function) \
 	SHUNT_CALL_SYMBOL_(name, function); \
-	struct shunt_call name = SHUNT_CALL_INIT_(name, function); \
+	__attribute__((used)) struct shunt_call name = SHUNT_CALL_INIT_(name, function); \
+	SHUNT_OFFER_(name, shunt_offer_##name, function); \
 	SHUNT_DEFINED_(struct shunt_call, name, &name, 1)
 #define SHUNT_DEFINE_NULL_CALL(name, function) \
 	SHUNT_CALL_SYMBOL_(name, function); \
-	struct shunt_call name = SHUNT_CALL_INIT_(name, 0); \
+	__attribute__((used)) struct shunt_call name = SHUNT_CALL_INIT_(name, 0); \
 	SHUNT_DEFINED_(struct shunt_call, name, &name, 1)
 #define SHUNT_DECLARE_CALL(name, function) \
 	extern struct shunt_call name; \
@@ -154,7 +175,8 @@ struct shunt_call *const shunt_call_ref_<Call>::ref = &Call;
 		__asm__ volatile(SHUNT_CALL_TRAMPOLINE_(name) \
 				 : \
 				 : [ref] "i"(&shunt_call_ref_<name>::ref), \
-				 [kind] "i"(SHUNT_KIND_CALL)); \
+				 [kind] "i"(SHUNT_KIND_CALL), \
+				 [offset] "i"(sizeof(struct shunt_var))); \
 		&shunt_call_##name; \
 	})
 #else
@@ -162,7 +184,8 @@ struct shunt_call *const shunt_call_ref_<Call>::ref = &Call;
 	__extension__({ \
 		__asm__ volatile(SHUNT_CALL_TRAMPOLINE_(name) \
 				 : \
-				 : [ref] "i"(&shunt_ref_##name), [kind] "i"(SHUNT_KIND_CALL)); \
+				 : [ref] "i"(&shunt_ref_##name), [kind] "i"(SHUNT_KIND_CALL), \
+				 [offset] "i"(sizeof(struct shunt_var))); \
 		&shunt_call_##name; \
 	})
 #endif
@@ -187,14 +210,12 @@ template <typename T> static inline int shunt_call_set_(struct shunt_call *call,
 #endif
 /*
  * At file scope: what may become the target from outside (`shunt set PID
- * name=function`). A function of another type does not compile.
+ * name=function`), besides the first one. A function of another type does not compile.
  */
 #define SHUNT_CALL_OFFER(name, function) \
 	static __typeof__(&shunt_call_##name) const shunt_offer_type_##name##_##function \
 		__attribute__((unused)) = function; \
-	static const struct shunt_offer shunt_offer_##name##_##function \
-		__attribute__((section("shunt_offers"), used, aligned(8))) = { \
-			&(name).var, (void (*)(void))(function), #function}
+	SHUNT_OFFER_(name, shunt_offer_##name##_##function, function)
 #define shunt_call_return_0(name) shunt_call_set_target(&(name), shunt_return_0)
 
 #endif

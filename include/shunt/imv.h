@@ -81,7 +81,7 @@ template <typename T, bool IsEnum> struct shunt_type_of_ {
 	static const int value = T(-1) < T(1) ? SHUNT_TYPE_SIGNED : SHUNT_TYPE_UNSIGNED;
 };
 template <typename T> struct shunt_type_of_<T, true> {
-	static const int value = SHUNT_TYPE_UNSIGNED;
+	static const int value = shunt_type_of_<__underlying_type(T), false>::value;
 };
 template <> struct shunt_type_of_<bool, false> {
 	static const int value = SHUNT_TYPE_BOOL;
@@ -137,11 +137,13 @@ template <typename T> struct shunt_type_of_<T *, false> {
 	".if %c[size] == 8\n\t" \
 	".p2align 3\n\t" \
 	".byte 0x66, 0x0f, 0x1f, 0x44, 0, 0\n" \
-	".Lshunt%=:\n\t" \
+	".Lshunt%=:\n" \
+	".Lshuntn%=:\n\t" \
 	"movabsq $0, %[out]\n\t" \
 	".else\n" \
 	".Lshunt%=:\n\t" \
-	".p2align 2, 0x3e\n\t" \
+	".p2align 2, 0x3e\n" \
+	".Lshuntn%=:\n\t" \
 	".byte 0x3e\n\t" \
 	"movq $0, %[out]\n\t" \
 	".endif\n" \
@@ -180,7 +182,7 @@ static inline __attribute__((always_inline)) T shunt_imv_read_()
 	__asm__ volatile(SHUNT_IMV_READ_
 			 : [out] "=r"(bits)
 			 : [ref] "i"(&shunt_imv_ref_<Imv>::ref), [size] "i"(sizeof(T)),
-			 [kind] "i"(SHUNT_KIND_IMV));
+			 [kind] "i"(SHUNT_KIND_IMV | (sizeof(T) == 8 ? SHUNT_SITE_WIDE : 0)));
 	memcpy(&value, &bits, sizeof value);
 	return value;
 }
@@ -196,7 +198,8 @@ static inline __attribute__((always_inline)) T shunt_imv_read_()
 				 : [out] "=r"(shunt_u_.bits) \
 				 : [ref] "i"(&shunt_ref_##name), \
 				 [size] "i"(sizeof(shunt_value_##name)), \
-				 [kind] "i"(SHUNT_KIND_IMV)); \
+				 [kind] "i"(SHUNT_KIND_IMV | \
+					 (sizeof(shunt_value_##name) == 8 ? SHUNT_SITE_WIDE : 0))); \
 		shunt_u_.value; \
 	})
 #endif

@@ -176,7 +176,8 @@ struct shunt_key_true {
 /* --- branches ------------------------------------------------------------------ */
 
 #define SHUNT_KEY_SITE_(label) \
-	".Lshunt%=:\n\t" \
+	".Lshunt%=:\n" \
+	".Lshuntn%=:\n\t" \
 	".if %c[jumps]\n\t" \
 	"jmp " label "\n\t" \
 	".else\n\t" \
@@ -228,8 +229,13 @@ jumped:
 	__builtin_expect(shunt_key_branch_<shunt_key_ref_<__typeof__(name), name>, i, on>(), !(on))
 #define shunt_key_unlikely(name)       SHUNT_KEY_BRANCH_(name, 0, 1)
 #define shunt_key_likely(name)	       SHUNT_KEY_BRANCH_(name, 0, 0)
-#define shunt_key_unlikely_at(name, i) SHUNT_KEY_BRANCH_(name, i, 1)
-#define shunt_key_likely_at(name, i)   SHUNT_KEY_BRANCH_(name, i, 0)
+#define shunt_key_unlikely_at(name, i) SHUNT_KEY_BRANCH_(name, SHUNT_INDEX_(name, i), 1)
+#define shunt_key_likely_at(name, i)   SHUNT_KEY_BRANCH_(name, SHUNT_INDEX_(name, i), 0)
+template <size_t N, size_t Size> struct shunt_index_ {
+	static_assert(N < Size && N < 65536, "shunt: an array of keys has no such element");
+	static const unsigned value = N;
+};
+#define SHUNT_INDEX_(name, i) (shunt_index_<i, sizeof(name) / sizeof((name)[0])>::value)
 #else
 #define SHUNT_FIRST_(name) \
 	(__builtin_types_compatible_p(__typeof__(name), struct shunt_key_true) || \
@@ -250,8 +256,21 @@ jumped:
 	})
 #define shunt_key_unlikely(name)       SHUNT_KEY_BRANCH_(name, 0, 1)
 #define shunt_key_likely(name)	       SHUNT_KEY_BRANCH_(name, 0, 0)
-#define shunt_key_unlikely_at(name, i) SHUNT_KEY_BRANCH_(name, i, 1)
-#define shunt_key_likely_at(name, i)   SHUNT_KEY_BRANCH_(name, i, 0)
+#define SHUNT_INDEX_(name, i) \
+	__extension__({ \
+		_Static_assert((i) < sizeof(name) / sizeof((name)[0]) && (i) < 65536, \
+			"shunt: an array of keys has no such element"); \
+	})
+#define shunt_key_unlikely_at(name, i) \
+	__extension__({ \
+		SHUNT_INDEX_(name, i); \
+		SHUNT_KEY_BRANCH_(name, i, 1); \
+	})
+#define shunt_key_likely_at(name, i) \
+	__extension__({ \
+		SHUNT_INDEX_(name, i); \
+		SHUNT_KEY_BRANCH_(name, i, 0); \
+	})
 #endif
 
 #endif

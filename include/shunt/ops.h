@@ -142,7 +142,8 @@ struct shunt_variant {
 /* --- branches ------------------------------------------------------------------- */
 
 #define SHUNT_CHOICE_SITE_(l1, l2, l3, l4, l5, l6, l7) \
-	".Lshunt%=:\n\t" \
+	".Lshunt%=:\n" \
+	".Lshuntn%=:\n\t" \
 	".byte 0x0f, 0x1f, 0x44, 0, 0\n" \
 	".Lshunte%=:\n\t" \
 	".pushsection shunt_targets, \"ao?\", @progbits, .Lshunt%=\n\t" \
@@ -237,7 +238,8 @@ s7:
 
 /* As long as the longest: the first variant, behind prefixes. */
 #define SHUNT_OP_FIRST_(text, length) \
-	".Lshunt%=:\n\t" \
+	".Lshunt%=:\n" \
+	".Lshuntn%=:\n\t" \
 	".fill " length " - " SHUNT_LEN_(0) ", 1, 0x3e\n\t" text "\n" \
 	".Lshunte%=:\n\t"
 

@@ -6,7 +6,7 @@
  * Each such instruction is a *site*. Its record lies in the section shunt_sites
  * of the object (program or library) that it is in; a constructor of that
  * object, of priority 101, has libshunt bring all of the object's sites to what
- * their variables are by then, before other constructors of it run; a
+ * their variables are by then, before those of a later priority or none run; a
  * destructor has them forgotten.
  *
  * Records are PC-relative: they need no relocation and stay shared between
@@ -52,6 +52,7 @@ enum shunt_kind {
 #define SHUNT_SITE_KIND	   0x0f
 #define SHUNT_SITE_JUMP_ON 0x10 /* key: jumps while the key is true */
 #define SHUNT_SITE_JUMPS   0x20 /* key: was compiled as a jump */
+#define SHUNT_SITE_WIDE	   0x40 /* imv: of eight bytes */
 
 struct shunt_point;
 struct shunt_sites; /* a variable's sites in one object */
@@ -83,7 +84,8 @@ enum shunt_type {
 /* A definition, in the section shunt_defs of its object. */
 struct shunt_def {
 	struct shunt_var *var; /* the first of `count` */
-	const void *ref;       /* C: stands for it in this unit, if it says NULL */
+	const volatile void *ref; /* C: stands for it in this unit, if it says NULL */
+	const char *name;
 	uint64_t count;
 	struct shunt_point *point; /* it is a tracepoint's key (trace.h) */
 };
@@ -155,25 +157,38 @@ __attribute__((destructor(101), used)) static void shunt_sites_end_(void)
  *
  * C: the declaration initializes it; a definition has the same name, which C
  * allows if it has no initializer. Where there is no declaration it is NULL, and
- * the definition's record says for whom it stands. C++: a template's member.
+ * the definition's record says for whom it stands. volatile: -fmerge-all-constants
+ * would make one of all that are NULL. C++: a template's member. A unit declares a
+ * variable once.
  */
+/* retain: lld lets go of a section that nothing but __start_ refers to. */
+#if __has_attribute(retain)
+#define SHUNT_RETAIN_ retain,
+#else
+#define SHUNT_RETAIN_
+#endif
 #define SHUNT_DEF_(name, count) \
 	static const struct shunt_def shunt_def_##name \
-		__attribute__((section("shunt_defs"), used, aligned(8)))
+		__attribute__((section("shunt_defs"), used, SHUNT_RETAIN_ aligned(8)))
 #ifdef __cplusplus
 #define SHUNT_DECLARED_(type, name, address)
 #define SHUNT_DEFINED_(type, name, address, count) \
-	SHUNT_DEF_(name, count) = {&(address)->var, NULL, count, NULL}
+	SHUNT_DEF_(name, count) = {&(address)->var, NULL, #name, count, NULL}
 #else
 #define SHUNT_DECLARED_(type, name, address) \
-	static type *const shunt_ref_##name __attribute__((unused)) = address;
+	static type *const volatile shunt_ref_##name __attribute__((unused)) = address;
 #define SHUNT_DEFINED_(type, name, address, count) \
-	static type *const shunt_ref_##name __attribute__((unused)); \
-	SHUNT_DEF_(name, count) = {&(address)->var, &shunt_ref_##name, count, NULL}
+	static type *const volatile shunt_ref_##name __attribute__((unused)); \
+	SHUNT_DEF_(name, count) = {&(address)->var, &shunt_ref_##name, #name, count, NULL}
 #endif
 
-/* A record's text: the instruction is between .Lshunt%= and .Lshunte%=. */
+/*
+ * A record's text: the instruction is between .Lshunt%= and .Lshunte%=. The .reloc has no
+ * bytes: it tells linkers that two functions whose code is the same but for whose
+ * instructions they hold are not (--icf).
+ */
 #define SHUNT_SITE_RECORD_(target, ref, kind, index) \
+	".reloc .Lshuntn%=, R_X86_64_NONE, " ref "\n\t" \
 	".pushsection shunt_sites, \"ao?\", @progbits, .Lshunt%=\n\t" \
 	".p2align 2\n\t" \
 	".long .Lshunt%= - ., " target " - ., " ref " - .\n\t" \

@@ -107,6 +107,7 @@ struct shunt_point {
 	const struct shunt_filter *filter;
 	struct shunt_ring *ring;
 	struct shunt_point *next;
+	const char *object; /* file name */
 };
 
 /* For shunt_trace() only. Any context. */
@@ -271,7 +272,7 @@ static inline unsigned char *shunt_store_sequence_(unsigned char *at, const void
 #else
 #define SHUNT_POINT_KEY_(id) \
 	SHUNT_WEAK_ struct shunt_key_false shunt_point_key_##id = SHUNT_KEY_VALUE_(id, 0); \
-	static struct shunt_key *const shunt_ref_shunt_point_key_##id __attribute__((unused)) = \
+	static struct shunt_key *const volatile shunt_ref_shunt_point_key_##id __attribute__((unused)) = \
 		&shunt_point_key_##id.key;
 #define SHUNT_POINT_CAST_(id, fn) _Generic((fn), shunt_probe_##id *: (fn))
 #endif
@@ -315,8 +316,8 @@ static inline unsigned char *shunt_store_sequence_(unsigned char *at, const void
 		NULL, 0, 0, 0, 0, NULL}}; \
 	extern SHUNT_WEAK_ struct shunt_point shunt_point_##id; \
 	SHUNT_WEAK_ struct shunt_point shunt_point_##id = {&shunt_point_key_##id.key, provider, name, \
-		shunt_point_fields_##id, n, 0, 0, 0, NULL, NULL, NULL, NULL}; \
-	SHUNT_DEF_(shunt_point_##id, 1) = {&shunt_point_key_##id.key.var, NULL, 1, &shunt_point_##id};
+		shunt_point_fields_##id, n, 0, 0, 0, NULL, NULL, NULL, NULL, NULL}; \
+	SHUNT_DEF_(shunt_point_##id, 1) = {&shunt_point_key_##id.key.var, NULL, #id, 1, &shunt_point_##id};
 
 /* --- use ---------------------------------------------------------------------------------- */
 

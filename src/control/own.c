@@ -3,6 +3,7 @@
  * own.c - a control file of a program that nobody records: as `shunt record` makes them
  * (ctl.h), with one process in it and no ring beside it.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 
 #include "base/log.h"
 #include "serve.h"
+#include "site/site.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct shunt_ctl *ctl; /* NULL: not listening */
@@ -29,12 +31,48 @@ static void remove_files(void)
 	rmdir(dir);
 }
 
+/* A file like ours of a process that has ended otherwise than by exit(3). */
+static bool left_behind(const char *path)
+{
+	struct shunt_ctl *old;
+	bool gone;
+
+	if (shunt_ctl_map(path, &old, NULL))
+		return false;
+	/* A recording has an output directory, and is its recorder's. */
+	gone = !*old->out && old->procs[0].state == SHUNT_CTL_LIVE && !shunt_ctl_alive(&old->procs[0]);
+	shunt_ctl_unmap(old);
+	return gone;
+}
+
+static void sweep(void)
+{
+	char path[300], start[32];
+	DIR *shm = opendir("/dev/shm");
+	struct dirent *e;
+
+	snprintf(start, sizeof start, "shunt-%u-", (unsigned)geteuid());
+	while (shm && (e = readdir(shm))) {
+		if (strncmp(e->d_name, start, strlen(start)))
+			continue;
+		snprintf(path, sizeof path, "/dev/shm/%s/ctl", e->d_name);
+		if (!left_behind(path))
+			continue;
+		unlink(path);
+		*strrchr(path, '/') = 0;
+		rmdir(path);
+	}
+	if (shm)
+		closedir(shm);
+}
+
 static int start(void)
 {
 	struct shunt_server server = {NULL, shunt_values_carry_out, NULL, true};
 	char path[sizeof dir + 8];
 	int err;
 
+	sweep();
 	snprintf(dir, sizeof dir, "/dev/shm/shunt-%u-XXXXXX", (unsigned)geteuid());
 	if (!mkdtemp(dir))
 		return -errno;
@@ -107,6 +145,7 @@ __attribute__((constructor(101))) static void loaded(void)
 	const char *wish = getenv("SHUNT_CONTROL");
 	int err;
 
+	shunt_sites_at_fork(); /* whose lock is taken with ours held */
 	pthread_atfork(before_fork, in_parent, in_child);
 	/* Under `shunt record` the variable is the agent's, and so is the thread. */
 	if (!wish || strcmp(wish, "1") || getenv("SHUNT_DIR"))

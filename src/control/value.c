@@ -2,6 +2,7 @@
 /* value.c - see value.h. */
 #include <errno.h>
 #include <float.h>
+#include <locale.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -49,8 +50,19 @@ static int64_t sign_extend(uint64_t bits, unsigned size)
 	return (int64_t)(bits << up) >> up;
 }
 
+/* The program's locale may have another decimal point. */
+static locale_t plain_locale(void)
+{
+	static locale_t c;
+
+	if (!c)
+		c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+	return c;
+}
+
 static void format_float(const struct shunt_var *v, uint64_t bits, char *text, size_t size)
 {
+	locale_t theirs = uselocale(plain_locale());
 	double d;
 	float f;
 
@@ -61,6 +73,7 @@ static void format_float(const struct shunt_var *v, uint64_t bits, char *text, s
 		memcpy(&f, &bits, sizeof f);
 		snprintf(text, size, "%.9g", (double)f);
 	}
+	uselocale(theirs);
 }
 
 void shunt_value_format(const struct shunt_var *v, uint64_t bits, char *text, size_t size)
@@ -128,12 +141,14 @@ static int parse_unsigned(const struct shunt_var *v, const char *text, uint64_t 
 
 static int parse_float(const struct shunt_var *v, const char *text, uint64_t *bits, const char **why)
 {
+	locale_t theirs = uselocale(plain_locale());
 	char *end;
 	double d;
 	float f;
 
 	errno = 0;
 	d = strtod(text, &end);
+	uselocale(theirs);
 	*why = "it is a number";
 	if (end == text || *end)
 		return -EINVAL;

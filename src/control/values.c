@@ -6,7 +6,6 @@
  * All of a request is done under the lock of src/site: what was found is still there
  * when it is set.
  */
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,80 +19,40 @@
 
 /* --- names ------------------------------------------------------------------------ */
 
-static void object_of(const void *at, char *to, size_t size)
-{
-	Dl_info info;
-	const char *name = "?";
-
-	if (dladdr(at, &info) && info.dli_fname && *info.dli_fname) {
-		name = strrchr(info.dli_fname, '/');
-		name = name ? name + 1 : info.dli_fname;
-	}
-	shunt_answer_printable(to, size, name);
-}
-
 static void name_of(const struct shunt_defined *d, char *to, size_t size)
 {
 	char name[192];
 
-	shunt_answer_printable(name, sizeof name, d->var->name ? d->var->name : d->def->var->name);
+	shunt_answer_printable(name, sizeof name, d->def->name);
 	if (d->def->count == 1)
 		snprintf(to, size, "%s", name);
 	else
 		snprintf(to, size, "%s[%zu]", name, d->element);
 }
 
-/* The name of the function that a call goes to. */
+/* Looks for an offered function. */
 struct find_offer {
 	uint64_t target;
-	const char *text, *name;
+	const char *text;
 	char *names;
 	size_t room;
 };
 
-static int offer_at(const struct shunt_offer *o, void *arg)
+static const struct shunt_choice *choice_of(const struct shunt_var *v)
 {
-	struct find_offer *f = arg;
-
-	if ((uintptr_t)o->target != f->target)
-		return 0;
-	f->name = o->name;
-	return 1;
+	return v->kind == SHUNT_KIND_CHOICE ? (const struct shunt_choice *)(const void *)v : NULL;
 }
 
-static void format_call(const struct shunt_var *v, uint64_t bits, char *text, size_t size)
+static void format(const struct shunt_var *v, uint64_t bits, char *text, size_t size)
 {
-	struct find_offer f = {.target = bits};
-	Dl_info info;
+	const struct shunt_choice *choice = choice_of(v);
 
-	if (!bits)
-		snprintf(text, size, "null");
-	else if (bits == (uintptr_t)shunt_return_0)
-		snprintf(text, size, "return-0");
-	else if (shunt_offers_each(v, offer_at, &f))
-		snprintf(text, size, "%s", f.name);
-	else if (dladdr((void *)(uintptr_t)bits, &info) && info.dli_sname &&
-		 (uintptr_t)info.dli_saddr == bits)
-		shunt_answer_printable(text, size, info.dli_sname);
-	else
-		snprintf(text, size, "0x%llx", (unsigned long long)bits);
-}
-
-/* `v` may be a copy: an address says whose offers count. */
-static void format(const struct shunt_var *v, const struct shunt_choice *choice,
-	const struct shunt_var *call, uint64_t bits, char *text, size_t size)
-{
 	if (v->kind == SHUNT_KIND_CALL)
-		format_call(call, bits, text, size);
+		shunt_answer_printable(text, size, shunt_call_name(v, bits));
 	else if (choice && bits < choice->count)
 		shunt_answer_printable(text, size, choice->states[bits]);
 	else
 		shunt_value_format(v, bits, text, size);
-}
-
-static const struct shunt_choice *choice_of(const struct shunt_var *v)
-{
-	return v->kind == SHUNT_KIND_CHOICE ? (const struct shunt_choice *)(const void *)v : NULL;
 }
 
 /* --- values ----------------------------------------------------------------------- */
@@ -116,8 +75,8 @@ static int list_one(const struct shunt_defined *d, void *arg)
 	name_of(d, name, sizeof name);
 	if (!shunt_glob_match(l->glob, name))
 		return 0;
-	object_of(d->object, object, sizeof object);
-	format(v, choice_of(v), v, shunt_var_get(v), value, sizeof value);
+	shunt_answer_printable(object, sizeof object, d->object);
+	format(v, shunt_var_get(v), value, sizeof value);
 	/* leave room for the line that says where to go on */
 	if (l->a->len + strlen(object) + strlen(name) + strlen(value) + 128 > sizeof l->a->text) {
 		shunt_answer_say(l->a, "next %u\n", at);
@@ -157,7 +116,7 @@ static int list_point(const struct shunt_point *p, void *arg)
 		return 0;
 	shunt_answer_printable(name, sizeof name, raw);
 	shunt_answer_printable(filter, sizeof filter, shunt_points_filter(p));
-	object_of(p, object, sizeof object);
+	shunt_answer_printable(object, sizeof object, p->object);
 	if (shunt_fields_text(p, fields, sizeof fields))
 		strcpy(fields, "...");
 	for (char *c = fields; *c; c++)
@@ -227,8 +186,10 @@ static int match(const struct shunt_defined *d, void *arg)
 	name_of(d, name, sizeof name);
 	if (strcmp(name, w->name) || (w->address && w->address != (uintptr_t)d->var))
 		return 0;
-	object_of(d->object, object, sizeof object);
+	shunt_answer_printable(object, sizeof object, d->object);
 	if (w->object && strcmp(object, w->object))
+		return 0;
+	if (w->n && w->found.var == d->var) /* defined in two objects, and one for both */
 		return 0;
 	if (w->n < 2)
 		snprintf(w->where[w->n], sizeof w->where[0], "%.100s:%s@%llx", object, "",
@@ -293,7 +254,9 @@ static void set_found(struct wanted *w, struct shunt_answer *a)
 			shunt_value_type(v), w->value, why, states);
 		return;
 	}
-	format(v, choice, v, shunt_var_get(v), before, sizeof before);
+	if (v->kind == SHUNT_KIND_KEY && c.bits && shunt_var_get(v))
+		c.bits = shunt_var_get(v); /* a count, not to be lost */
+	format(v, shunt_var_get(v), before, sizeof before);
 	err = shunt_vars_set(&c, 1);
 	if (err) {
 		shunt_answer_say(a, "error %s stays %s: %s%s%s\n", w->name, before,
@@ -301,7 +264,7 @@ static void set_found(struct wanted *w, struct shunt_answer *a)
 			*shunt_sites_reason() ? ": " : "", shunt_sites_reason());
 		return;
 	}
-	format(v, choice, v, c.bits, after, sizeof after);
+	format(v, c.bits, after, sizeof after);
 	shunt_answer_say(a, "ok\nbefore %s\nafter %s\nsites %zu\n", before, after, shunt_var_sites(v));
 }
 
@@ -337,10 +300,10 @@ static int change_one(const struct shunt_changed *c, uint64_t n, void *arg)
 	char name[sizeof c->name], value[256];
 
 	shunt_answer_printable(name, sizeof name, c->name);
-	if (c->var.kind == SHUNT_KIND_CHOICE)
+	if (*c->state)
 		shunt_answer_printable(value, sizeof value, c->state);
 	else
-		format(&c->var, NULL, NULL, c->bits, value, sizeof value);
+		shunt_value_format(&c->var, c->bits, value, sizeof value);
 	return a->len + 512 > sizeof a->text ||
 	       !shunt_answer_say(a, "chg %llu\t%s\t%s\n", (unsigned long long)n, name, value);
 }

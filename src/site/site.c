@@ -11,18 +11,24 @@
  * shunt_text_apply(), which takes no lock of the dynamic linker, for a
  * constructor comes with that one held.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <shunt/key.h>
 #include <shunt/ops.h>
 #include <shunt/text.h>
 
+#include "base/hold.h"
 #include "base/log.h"
 #include "site.h"
+#include "text/text_internal.h"
 #include "trace/point.h"
 
 struct entry {
@@ -42,39 +48,47 @@ struct shunt_sites {
 struct table {
 	struct table *next;
 	struct shunt_object_sites object;
+	char file[64]; /* its name */
 	struct entry *entry; /* in the order of their variables */
 	struct shunt_sites *group;
 	size_t nentries, ngroups;
+	size_t strange; /* sites whose variable is not found, or of another type */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static sigset_t held_back; /* the lock holder's mask before it */
 static struct table *tables;
-static bool exiting;
 
-/* --- fork and exit -------------------------------------------------------------- */
+/* --- the lock, and fork ----------------------------------------------------------- */
 
 void shunt_sites_lock(void)
 {
+	sigset_t before;
+
+	shunt_hold_signals(&before);
 	pthread_mutex_lock(&lock);
+	held_back = before;
 }
 
 void shunt_sites_unlock(void)
 {
-	pthread_mutex_unlock(&lock);
-}
+	sigset_t before = held_back;
 
-/* Before any object's destructors: other threads still run what is in them. */
-static void at_exit(void)
-{
-	shunt_sites_lock();
-	exiting = true;
-	shunt_sites_unlock();
+	pthread_mutex_unlock(&lock);
+	shunt_release_signals(&before);
 }
 
 static void once_begun(void)
 {
+	shunt_text_at_fork(); /* the innermost lock first */
 	pthread_atfork(shunt_sites_lock, shunt_sites_unlock, shunt_sites_unlock);
-	atexit(at_exit);
+}
+
+void shunt_sites_at_fork(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, once_begun);
 }
 
 /* --- variables -------------------------------------------------------------------- */
@@ -170,13 +184,18 @@ static void encode_key(const struct shunt_site *s, bool jump, uint8_t *to)
 	}
 }
 
-/* A trampoline's first ten bytes; `jmp *%r11` is behind them. */
+/* What a call's sites hold at first: they load the target. */
+#define UNPATCHED UINT64_MAX
+
+/* A trampoline's first ten bytes; `jmp *%r11` is behind them, then what loads. */
 static void encode_call(const struct shunt_site *s, uint64_t target, uint8_t *to)
 {
 	int64_t by = (int64_t)(target - (uint64_t)(uintptr_t)(site_at(s) + 5));
 
 	memset(to, 0xcc, s->len);
-	if (!target) {
+	if (target == UNPATCHED) {
+		memcpy(to, (uint8_t[]){0xe9, 8, 0, 0, 0}, 5);
+	} else if (!target) {
 		to[0] = 0xc3;
 	} else if (by == (int32_t)by) {
 		to[0] = 0xe9;
@@ -267,6 +286,8 @@ static bool same_text(const struct shunt_site *s, uint64_t a, uint64_t b)
 /* What it was compiled as. */
 static uint64_t compiled(const struct shunt_site *s)
 {
+	if (kind_of(s) == SHUNT_KIND_CALL)
+		return UNPATCHED;
 	if (kind_of(s) != SHUNT_KIND_KEY)
 		return 0;
 	return !(s->kind & SHUNT_SITE_JUMPS) != !!(s->kind & SHUNT_SITE_JUMP_ON);
@@ -319,6 +340,35 @@ static int apply(const struct shunt_edit *e, size_t n, const char *name)
 
 /* --- what has changed -------------------------------------------------------------- */
 
+/* The offer of that name. */
+struct sought {
+	uint64_t target;
+	const char *name;
+};
+
+static int is_target(const struct shunt_offer *o, void *arg)
+{
+	struct sought *s = arg;
+
+	s->name = o->name;
+	return (uintptr_t)o->target == s->target;
+}
+
+const char *shunt_call_name(const struct shunt_var *v, uint64_t target)
+{
+	static char number[32];
+	struct sought s = {target, NULL};
+
+	if (!target)
+		return "null";
+	if (target == (uintptr_t)shunt_return_0)
+		return "return-0";
+	if (shunt_offers_each(v, is_target, &s))
+		return s.name;
+	snprintf(number, sizeof number, "0x%llx", (unsigned long long)target);
+	return number;
+}
+
 static struct shunt_changed changed[SHUNT_CHANGES];
 static uint64_t changes; /* in all */
 
@@ -334,6 +384,8 @@ static void remember(const struct shunt_var *v, uint64_t bits)
 	if (v->kind == SHUNT_KIND_CHOICE)
 		strncat(c->state, ((const struct shunt_choice *)(const void *)v)->states[bits],
 			sizeof c->state - 1);
+	if (v->kind == SHUNT_KIND_CALL)
+		strncat(c->state, shunt_call_name(v, bits), sizeof c->state - 1);
 }
 
 uint64_t shunt_changes_each(uint64_t from, int (*fn)(const struct shunt_changed *c, uint64_t n, void *arg),
@@ -389,6 +441,25 @@ static int by_ref(const void *a, const void *b)
 	return p < q ? -1 : p > q;
 }
 
+/* A declaration may have another type than the definition: then it is nobody's. */
+static bool fits(const struct shunt_site *s, const struct shunt_var *v)
+{
+	enum shunt_kind kind = kind_of(s) == SHUNT_KIND_OP ? SHUNT_KIND_CHOICE : kind_of(s);
+
+	return kind == v->kind &&
+	       (kind != SHUNT_KIND_IMV || !(s->kind & SHUNT_SITE_WIDE) == (v->size != 8));
+}
+
+/* C++ has no names for the elements of an array. */
+static void name_elements(const struct shunt_def *d)
+{
+	struct shunt_key *k = (struct shunt_key *)(void *)d->var;
+
+	for (size_t i = 0; d->count > 1 && i < d->count; i++)
+		if (!k[i].var.name)
+			k[i].var.name = d->name;
+}
+
 /* Whose each site is: refs that say NULL are their definitions'. */
 static int find_vars(const struct shunt_object_sites *o, struct table *t, size_t n)
 {
@@ -410,9 +481,13 @@ static int find_vars(const struct shunt_object_sites *o, struct table *t, size_t
 			first = (char *)d->var;
 		if (first && kind_of(s) == SHUNT_KIND_KEY) /* may be an array's element */
 			first += s->index * sizeof(struct shunt_key);
-		if (first)
+		if (first && fits(s, (void *)first))
 			t->entry[t->nentries++] = (struct entry){(void *)first, s};
+		else
+			t->strange++;
 	}
+	for (const struct shunt_def *d = o->defs; d < o->defs_end; d++)
+		name_elements(d);
 	free(defs);
 	return 0;
 }
@@ -478,22 +553,79 @@ static struct table *table_make(const struct shunt_object_sites *o)
 	return t;
 }
 
+/* Where the object's code is run by nobody yet, it can simply be written. */
+static int write_plainly(const struct shunt_edit *e, size_t n)
+{
+	uintptr_t mask = ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1);
+
+	for (size_t i = 0; i < n; i++) {
+		uintptr_t at = (uintptr_t)e[i].addr & mask;
+		size_t len = (uintptr_t)e[i].addr + e[i].len - at;
+
+		if (memcmp(e[i].addr, e[i].old, e[i].len))
+			return -EBUSY;
+		if (mprotect((void *)at, len, PROT_READ | PROT_WRITE))
+			return -errno;
+		memcpy(e[i].addr, e[i].new_, e[i].len);
+		if (mprotect((void *)at, len, PROT_READ | PROT_EXEC))
+			return -errno;
+	}
+	return 0;
+}
+
+/* What is wrong with a program before its main() nobody is there to hear. */
+static void say_stale(const struct table *t, size_t sites, int err)
+{
+	char line[512];
+	int n = snprintf(line, sizeof line,
+		"shunt: %s: %zu instructions do not hold the values of their variables: %s%s%s: compile it "
+		"with -DSHUNT_GENERIC to run it here\n",
+		t->file, sites, err ? strerror(-err) : "a variable is not found, or of another type",
+		err && *reason ? ": " : "", err ? reason : "");
+
+	shunt_log(SHUNT_LOG_ERROR, "%.*s", n - 1, line);
+	if (n > 0 && write(STDERR_FILENO, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1) < 0)
+		return;
+}
+
+/* One group, when all together cannot be done. The number of sites that stay stale. */
+static size_t update_group(struct shunt_sites *g, struct shunt_edit *e, int *err)
+{
+	uint64_t bits = shunt_var_get(g->var);
+	size_t n = add_edits(g, bits, e);
+	int r = apply(e, n, g->var->name);
+
+	if (r && r != -EBUSY)
+		r = write_plainly(e, n);
+	if (r) {
+		*err = r;
+		return n;
+	}
+	g->held = bits;
+	return 0;
+}
+
 /* Brings a new object's sites to their variables' values. */
-static int table_update(struct table *t)
+static void table_update(struct table *t)
 {
 	struct shunt_edit *e = malloc(t->nentries * sizeof *e + 1);
-	size_t edits = 0;
-	int err;
+	size_t edits = 0, stale = 0;
+	int err = e ? 0 : -ENOMEM;
 
-	if (!e)
-		return -ENOMEM;
-	for (size_t i = 0; i < t->ngroups; i++)
+	for (size_t i = 0; e && i < t->ngroups; i++)
 		edits += add_edits(&t->group[i], shunt_var_get(t->group[i].var), e + edits);
-	err = apply(e, edits, "an object's first values");
+	if (e)
+		err = apply(e, edits, "an object's first values");
+	for (size_t i = 0; i < t->ngroups; i++)
+		if (!err)
+			t->group[i].held = shunt_var_get(t->group[i].var);
+		else if (e)
+			stale += update_group(&t->group[i], e, &err);
 	free(e);
-	for (size_t i = 0; i < t->ngroups && !err; i++)
-		t->group[i].held = shunt_var_get(t->group[i].var);
-	return err;
+	if (stale || !e)
+		say_stale(t, stale, err);
+	if (t->strange)
+		say_stale(t, t->strange, 0);
 }
 
 static struct table **table_of(const struct shunt_object_sites *o)
@@ -501,7 +633,8 @@ static struct table **table_of(const struct shunt_object_sites *o)
 	struct table **at = &tables;
 
 	/* An object has all of its sections, each in the place of no other one's. */
-	while (*at && ((*at)->object.sites != o->sites || (*at)->object.defs != o->defs))
+	while (*at && ((*at)->object.sites != o->sites || (*at)->object.defs != o->defs ||
+			      (*at)->object.offers != o->offers))
 		at = &(*at)->next;
 	return at;
 }
@@ -527,24 +660,46 @@ static void unlink_groups(struct table *t)
 	}
 }
 
+/*
+ * The name of an object's file. In its constructor, for the dynamic linker's lock, which
+ * this needs, is the caller's then; it must not be waited for with ours held.
+ */
+static void file_of(const struct shunt_object_sites *o, char *to, size_t size)
+{
+	const void *in = o->sites != o->sites_end ? (const void *)o->sites
+			 : o->defs != o->defs_end ? (const void *)o->defs
+						  : (const void *)o->offers;
+	const char *name = "?";
+	Dl_info info;
+
+	if (in && dladdr(in, &info) && info.dli_fname && *info.dli_fname) {
+		name = strrchr(info.dli_fname, '/');
+		name = name ? name + 1 : info.dli_fname;
+	}
+	snprintf(to, size, "%s", name);
+}
+
 SHUNT_API void shunt_sites_add(const struct shunt_object_sites *o)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct table *t;
+	char file[64];
 
-	pthread_once(&once, once_begun);
+	shunt_sites_at_fork();
+	file_of(o, file, sizeof file);
 	shunt_sites_lock();
-	if ((o->sites != o->sites_end || o->defs != o->defs_end) && !*table_of(o)) {
+	if ((o->sites != o->sites_end || o->defs != o->defs_end || o->offers != o->offers_end) &&
+		!*table_of(o)) {
 		t = table_make(o);
 		if (t) {
+			strcpy(t->file, file);
 			t->next = tables;
 			tables = t;
 			link_groups(t);
-			shunt_points_add(o->defs, o->defs_end);
+			shunt_points_add(o->defs, o->defs_end, t->file);
+			table_update(t);
+		} else {
+			shunt_log(SHUNT_LOG_ERROR, "%s: no memory for its sites", file);
 		}
-		if (!t || table_update(t))
-			shunt_log(SHUNT_LOG_ERROR, "the sites of a new object could not be brought to "
-				"their variables' values");
 	}
 	shunt_sites_unlock();
 	shunt_points_told();
@@ -557,7 +712,7 @@ SHUNT_API void shunt_sites_remove(const struct shunt_object_sites *o)
 	shunt_sites_lock();
 	at = table_of(o);
 	t = *at;
-	if (t && !exiting) {
+	if (t) {
 		*at = t->next;
 		shunt_points_remove(o->defs, o->defs_end);
 		unlink_groups(t);
@@ -573,10 +728,10 @@ static size_t stride_of(const struct shunt_def *d)
 	return d->var->kind == SHUNT_KIND_KEY ? sizeof(struct shunt_key) : 0;
 }
 
-static int each_of(const struct shunt_def *def, int (*fn)(const struct shunt_defined *d, void *arg),
+static int each_of(const struct table *t, const struct shunt_def *def, int (*fn)(const struct shunt_defined *d, void *arg),
 	void *arg)
 {
-	struct shunt_defined d = {.def = def, .object = def};
+	struct shunt_defined d = {.def = def, .object = t->file};
 	int r = 0;
 
 	for (; d.element < def->count && !r; d.element++) {
@@ -592,7 +747,7 @@ int shunt_defined_each(int (*fn)(const struct shunt_defined *d, void *arg), void
 
 	for (struct table *t = tables; t && !r; t = t->next)
 		for (const struct shunt_def *def = t->object.defs; def < t->object.defs_end && !r; def++)
-			r = each_of(def, fn, arg);
+			r = each_of(t, def, fn, arg);
 	return r;
 }
 

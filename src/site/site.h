@@ -16,7 +16,10 @@ struct shunt_change {
 	uint64_t bits;
 };
 
-/* Between these, no value and no site changes but by shunt_vars_set(). */
+/* Has fork() wait for the lock; before others that are held while it is taken say so. */
+void shunt_sites_at_fork(void);
+
+/* Between these, no value and no site changes but by shunt_vars_set(); signals are held back. */
 void shunt_sites_lock(void);
 void shunt_sites_unlock(void);
 
@@ -25,11 +28,14 @@ struct shunt_defined {
 	struct shunt_var *var;
 	const struct shunt_def *def;
 	size_t element;	      /* of an array, if def->count is not 1 */
-	const void *object;   /* lies in it */
+	const char *object;   /* the file's name */
 };
 
 /* Calls fn for each, until it does not return 0. Locked. Returns what it said last. */
 int shunt_defined_each(int (*fn)(const struct shunt_defined *d, void *arg), void *arg);
+
+/* The target's name, if it is offered; "null", "return-0", or its address. Locked: for a while. */
+const char *shunt_call_name(const struct shunt_var *call, uint64_t target);
 
 /* How many instructions belong to it. Locked. */
 size_t shunt_var_sites(const struct shunt_var *v);
@@ -46,7 +52,7 @@ enum { SHUNT_CHANGES = 256 };
 struct shunt_changed {
 	struct shunt_var var; /* as it was; its name may be gone: */
 	char name[64];
-	char state[64]; /* a choice's */
+	char state[64]; /* a choice's, or a call's target */
 	uint64_t bits;
 };
 uint64_t shunt_changes_each(uint64_t from, int (*fn)(const struct shunt_changed *c, uint64_t n, void *arg),

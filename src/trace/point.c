@@ -631,7 +631,7 @@ static void apply_rules(struct shunt_point *p)
 	p->key->enabled++;
 }
 
-void shunt_points_add(const struct shunt_def *def, const struct shunt_def *end)
+void shunt_points_add(const struct shunt_def *def, const struct shunt_def *end, const char *object)
 {
 	for (; def < end; def++) {
 		struct shunt_point *p = def->point;
@@ -639,6 +639,7 @@ void shunt_points_add(const struct shunt_def *def, const struct shunt_def *end)
 		if (!p || p->linked) /* a definition in each unit, for one variable */
 			continue;
 		p->linked = 1;
+		p->object = object;
 		p->next = points;
 		points = p;
 		apply_rules(p);

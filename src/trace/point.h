@@ -12,7 +12,7 @@
 enum { SHUNT_POINT_IDS = 4094 };
 
 /* site.c: an object's definitions come, and go. Those that come get what the rules say. */
-void shunt_points_add(const struct shunt_def *defs, const struct shunt_def *end);
+void shunt_points_add(const struct shunt_def *defs, const struct shunt_def *end, const char *object);
 void shunt_points_remove(const struct shunt_def *defs, const struct shunt_def *end);
 
 /* Calls fn for each, until it does not return 0. */

@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <shunt/call.h>
 #include <shunt/ops.h>
 
 #include "many.h"
@@ -336,6 +338,152 @@ static void forked(void)
 		"a fork child sets its own");
 }
 
+/* --- fork and signals in the middle of it ------------------------------------------- */
+
+static void *setter(void *arg)
+{
+	unsigned long *sets = arg;
+
+	for (unsigned i = 0; !stop; i++, ++*sets)
+		if (shunt_imv_set(count, i & 1023))
+			return "failed";
+	return NULL;
+}
+
+static void forks(void)
+{
+	unsigned long sets = 0;
+	void *failed = NULL;
+	int bad = 0, status = 0;
+	pthread_t t;
+
+	pthread_create(&t, NULL, setter, &sets);
+	for (int i = 0; i < 300; i++) {
+		pid_t pid = fork();
+
+		if (!pid)
+			_exit(shunt_imv_set(count, 5000) || shunt_imv_read(count) != 5000);
+		bad |= waitpid(pid, &status, 0) != pid || status;
+	}
+	stop = 1;
+	pthread_join(t, &failed);
+	stop = 0;
+	ok(!bad && !failed && sets, "300 forks while another thread sets (%lu)", sets);
+}
+
+static sigjmp_buf back;
+static volatile int handled;
+
+static void forker(int sig)
+{
+	pid_t pid = fork();
+	int status;
+
+	(void)sig;
+	if (!pid)
+		_exit(0);
+	waitpid(pid, &status, 0);
+	handled++;
+}
+
+static void jumper(int sig)
+{
+	(void)sig;
+	handled++;
+	siglongjmp(back, 1);
+}
+
+static void handlers(void (*fn)(int), const char *what)
+{
+	struct itimerval fast = {{0, 500}, {0, 500}}, off = {{0, 0}, {0, 0}};
+	struct sigaction sa = {.sa_handler = fn}, old;
+	volatile int sets = 0;
+
+	handled = 0;
+	sigaction(SIGALRM, &sa, &old);
+	setitimer(ITIMER_REAL, &fast, NULL);
+	sigsetjmp(back, 1);
+	while (handled < 300)
+		sets += !shunt_imv_set(count, (unsigned)sets & 1023);
+	setitimer(ITIMER_REAL, &off, NULL);
+	sigaction(SIGALRM, &old, NULL);
+	ok(!shunt_imv_set(count, 9) && shunt_imv_read(count) == 9, "a handler that %s while it sets (%d)",
+		what, sets);
+}
+
+/* The main thread ends; another one goes on. */
+static void *survivor(void *arg)
+{
+	pthread_t *main_thread = arg;
+
+	pthread_join(*main_thread, NULL);
+	_exit(shunt_imv_set(count, 77) || shunt_imv_read(count) != 77 || shunt_key_enable(flip) ||
+		!shunt_key_unlikely(flip));
+}
+
+static void main_ends(void)
+{
+	int status = 0;
+	pid_t pid = fork();
+
+	if (!pid) {
+		static pthread_t self;
+		pthread_t t;
+
+		self = pthread_self();
+		pthread_create(&t, NULL, survivor, &self);
+		pthread_exit(NULL);
+	}
+	waitpid(pid, &status, 0);
+	ok(WIFEXITED(status) && !WEXITSTATUS(status), "after the main thread's pthread_exit");
+}
+
+/* --- before any constructor ------------------------------------------------------------ */
+
+static int thrice(int x)
+{
+	return 3 * x;
+}
+
+SHUNT_DEFINE_CALL(early_call, thrice);
+SHUNT_DEFINE_NULL_CALL(early_null, add_three);
+static int early;
+
+static void before_all(void)
+{
+	long n = 1;
+
+	shunt_call(early_null)(&n);
+	early = shunt_call(early_call)(7) + (int)n;
+}
+
+__attribute__((section(".preinit_array"), used)) static void (*const preinit)(void) = before_all;
+
+/* --- exit handlers that unload --------------------------------------------------------- */
+
+static void *late_library;
+
+static void unload_late(void)
+{
+	dlclose(late_library);
+	if (shunt_key_enable(flip) || shunt_key_disable(flop))
+		_exit(3);
+}
+
+static void exits(void)
+{
+	int status = 0;
+	pid_t pid = fork();
+
+	if (!pid) {
+		atexit(unload_late);
+		late_library = dlopen(library, RTLD_NOW);
+		exit(late_library ? 0 : 2);
+	}
+	waitpid(pid, &status, 0);
+	ok(WIFEXITED(status) && !WEXITSTATUS(status), "an exit handler that unloads, and sets (%d)", status);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 2)
@@ -348,5 +496,11 @@ int main(int argc, char **argv)
 	loading();
 	foreign();
 	forked();
+	forks();
+	handlers(forker, "forks");
+	handlers(jumper, "jumps away");
+	main_ends();
+	exits();
+	ok(early == 22, "calls before any constructor (%d)", early);
 	return done();
 }

@@ -38,7 +38,10 @@ every() { # compiler, C++ compiler
 	for way in '-O0' '-O1' '-O2' '-O3' '-Os' '-O2 -flto' '-O2 -fno-plt' '-O2 -fPIE -pie' \
 		'-O2 -fno-pie -no-pie' '-O0 -fno-pie -no-pie' '-O2 -fPIC' \
 		'-O2 -fcf-protection=full' '-O2 -ffunction-sections -fdata-sections -Wl,--gc-sections' \
-		'-O3 -flto -ffunction-sections -Wl,--gc-sections' '-O2 -g -fno-omit-frame-pointer'; do
+		'-O3 -flto -ffunction-sections -Wl,--gc-sections' '-O2 -g -fno-omit-frame-pointer' \
+		'-O2 -fmerge-all-constants' \
+		'-O2 -ffunction-sections -fdata-sections -fuse-ld=gold -Wl,--gc-sections,--icf=all' \
+		'-O2 -ffunction-sections -fdata-sections -fuse-ld=lld -Wl,--gc-sections,--icf=all'; do
 		one "$1, C11, $way" "$1" "-std=gnu11 $way" '' in c
 		one "$1, C11, $way, two objects" "$1" "-std=gnu11 $way" '' so c
 		one "$2, C++17, $way" "$2" "-std=c++17 $way" '' in c++
