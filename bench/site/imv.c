@@ -4,7 +4,8 @@
  * in the first cache; then once after memory of this or that size was walked through,
  * which drives the variable out of the first cache, the second, or all.
  *
- * A cold read is timed alone: what the time-stamp counter says around it, less what it
+ * A cold read's instruction is not cold: it comes along with the code around it, as in a
+ * program. It is timed alone: what the time-stamp counter says around it, less what it
  * says around nothing. The counter ticks in steps of some nanoseconds, so a run is
  * the mean of many; a run's figure is a median of RUNS as all others.
  */

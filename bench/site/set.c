@@ -3,7 +3,8 @@
  * set.c - how long it takes to set a key that has 1, 100 or 20,000 branches, alone and
  * beside two threads that run through them, one on each of the first two processors;
  * and 1,000 keys, one by one and in one batch. Beside it, what a patcher cannot do
- * without: two mprotect() around the bytes. Medians.
+ * without: two mprotect() around the bytes. Medians. Who sets one key after the other
+ * beside two threads waits for a processor, too: two of them have three to run.
  */
 #include <pthread.h>
 #include <stdbool.h>
