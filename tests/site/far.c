@@ -70,3 +70,10 @@ void far_hit(int n)
 	shunt_trace(uses, hit, n, GREEN, "far", q, 2);
 	shunt_trace(uses, nothing);
 }
+
+#ifdef __cplusplus
+int far_comdat(int x)
+{
+	return in_comdat(x) + in_template<10000>(x);
+}
+#endif

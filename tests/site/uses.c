@@ -304,6 +304,29 @@ static void choices(void)
 		"no ninth state");
 }
 
+/* --- what the linker discards ----------------------------------------------------- */
+
+static void comdats(void)
+{
+#ifdef __cplusplus
+	bool good = true;
+
+	for (int i = 0; i < 4; i++) {
+		int want, far;
+
+		good = good && !shunt_key_set(&shared_off.key, i & 1) && !shunt_key_set(&shared_on.key, i < 2) &&
+		       !shunt_choice_set(width, i & 2 ? 2u : 1u);
+		want = (i & 1 ? 100 : 0) + 6 + (i & 2 ? 1000 : 0);
+		far = want + (i < 2 ? 5 + 10000 : 5 - 10000);
+		good = good && in_comdat(5) == want && in_template<10000>(5) == far - want &&
+		       far_comdat(5) == far;
+	}
+	ok(good && !shunt_key_disable(shared_off) && !shunt_key_enable(shared_on) &&
+			!shunt_choice_set(width, 0),
+		"inline functions and templates in two units");
+#endif
+}
+
 /* --- tracepoints ----------------------------------------------------------------- */
 
 SHUNT_MARK(here);
@@ -339,6 +362,7 @@ int main(void)
 {
 	choices();
 	points();
+	comdats();
 	values();
 	calls();
 	keys();

@@ -60,6 +60,22 @@ static inline __attribute__((always_inline)) int everywhere(void)
 	       (shunt_key_unlikely(shared_on) ? 4 : 0) + (shunt_key_likely(shared_on) ? 8 : 0);
 }
 
+#ifdef __cplusplus
+/* Both units have these; the linker keeps one of each, with its sites. */
+inline __attribute__((noinline)) int in_comdat(int x)
+{
+	return (shunt_key_unlikely(shared_off) ? 100 : 0) + shunt_call(change)(x) +
+	       (shunt_choice(width) == 2 ? 1000 : 0);
+}
+
+template <int N> __attribute__((noinline)) int in_template(int x)
+{
+	return shunt_key_likely(shared_on) ? x + N : x - N;
+}
+
+int far_comdat(int x);
+#endif
+
 /* What a function may change of the registers. */
 #define ANY_REGISTER \
 	"memory", "cc", "rax", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "xmm0", "xmm1", "xmm2", \
