@@ -35,10 +35,10 @@
 SHUNT_DEFINE_CHOICE(shunt_lock_mode, "native", "park");
 
 struct shunt_lock_times shunt_lock_times = {
-	.spin_ns = 20000,
+	.spin_ns = 12000,
 	.long_ns = 20000,
-	.sleep_ns = 4000000,
-	.steal_ns = 1000000,
+	.sleep_ns = 10000000,
+	.turn_ns = 250000,
 };
 
 bool shunt_lock_parking;
@@ -53,14 +53,20 @@ uint64_t shunt_lock_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static void pause_a_little(void)
+int P1 = 1, P2 = 32, P3=2;
+static void pause_a_little(int n)
 {
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < n; i++)
 #ifdef __x86_64__
 		__builtin_ia32_pause();
 #else
 		__asm__ volatile("" ::: "memory");
 #endif
+}
+
+static bool parking_now(void)
+{
+	return __atomic_load_n(&shunt_lock_parking, __ATOMIC_RELAXED);
 }
 
 /* --- sleeping ------------------------------------------------------------------- */
@@ -80,17 +86,22 @@ static void leave(void)
 	__atomic_fetch_sub(&parked, 1, __ATOMIC_SEQ_CST);
 }
 
-/* For a release that does for one of the bits, if the word's low half is still w's. */
-static void sleep_on(struct shunt_lock *l, uint64_t w, uint32_t bits)
+/*
+ * For a release that does for one of the bits, if the word's low half is still w's. For ns
+ * at most. False: it was the time that ended it.
+ */
+static bool sleep_on(struct shunt_lock *l, uint64_t w, uint32_t bits, uint64_t ns)
 {
-	uint64_t until = shunt_lock_ns() + shunt_lock_times.sleep_ns;
+	uint64_t most = shunt_lock_times.sleep_ns, until = shunt_lock_ns() + (ns < most ? ns : most);
 	struct timespec t = {(time_t)(until / 1000000000u), (long)(until % 1000000000u)};
 	int saved = errno;
+	bool in_time;
 
 	__atomic_fetch_add(&shunt_lock_sleeps, 1, __ATOMIC_RELAXED);
-	syscall(SYS_futex, l, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, (uint32_t)w,
-		shunt_lock_times.sleep_ns ? &t : NULL, NULL, bits);
+	in_time = !syscall(SYS_futex, l, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, (uint32_t)w,
+			  most ? &t : NULL, NULL, bits) || errno != ETIMEDOUT;
 	errno = saved;
+	return in_time;
 }
 
 /* --- with a ticket -------------------------------------------------------------- */
@@ -111,8 +122,8 @@ static bool sleep_with(struct shunt_lock *l, uint16_t ticket)
 		}
 	} while (!exchange(l, w, w + PARKER));
 	w += PARKER;
-	while (owner_of(w) != ticket && __atomic_load_n(&shunt_lock_parking, __ATOMIC_RELAXED)) {
-		sleep_on(l, w, bit_of(ticket));
+	while (owner_of(w) != ticket && parking_now()) {
+		sleep_on(l, w, bit_of(ticket), UINT64_MAX);
 		w = look(l);
 	}
 	while (!exchange(l, w, w - PARKER))
@@ -129,10 +140,12 @@ static bool spin_with(struct shunt_lock *l, uint16_t ticket)
 	uint16_t seen = owner_of(look(l)), owner;
 
 	for (;;) {
-		owner = owner_of(look(l));
-		if (owner == ticket)
-			return true;
-		pause_a_little();
+		for (int i = 0; i < 16; i++) {
+			owner = owner_of(look(l));
+			if (owner == ticket)
+				return true;
+			pause_a_little(P1);
+		}
 		if (owner != seen) {
 			seen = owner;
 			since = shunt_lock_ns();
@@ -146,7 +159,7 @@ static void wait_with(struct shunt_lock *l, uint16_t ticket)
 {
 	while (!spin_with(l, ticket)) {
 		shunt_lock_note();
-		if (!__atomic_load_n(&shunt_lock_parking, __ATOMIC_RELAXED))
+		if (!parking_now())
 			sched_yield();
 		else if (sleep_with(l, ticket))
 			return;
@@ -170,14 +183,14 @@ static uint16_t take_ticket(struct shunt_lock *l, uint64_t less)
 
 /*
  * Looks for the lock being free. `*as` is what there is of us in the word: PARKER if we are
- * registered, WOKEN if it may be on our account.
+ * registered, WOKEN if it may be on our account: that of everybody who is registered.
  */
 static bool spin_for(struct shunt_lock *l, uint64_t *as)
 {
 	uint64_t until = shunt_lock_ns() + shunt_lock_times.spin_ns, w;
 
 	do {
-		for (int i = 0; i < 4; i++) {
+		for (int i = 0; i < P3; i++) {
 			w = look(l);
 			if (is_free(w)) {
 				if (exchange(l, w, (ticketed(w) - (*as & PARKER)) & ~(*as & WOKEN)))
@@ -186,7 +199,7 @@ static bool spin_for(struct shunt_lock *l, uint64_t *as)
 				if (exchange(l, w, w | WOKEN))
 					*as |= WOKEN;
 			}
-			pause_a_little();
+			pause_a_little(P2);
 		}
 	} while (shunt_lock_ns() < until);
 	return false;
@@ -204,31 +217,48 @@ static bool register_or_take(struct shunt_lock *l, uint64_t *as)
 		} else if ((w & PARKERS) == PARKERS) {
 			sched_yield();
 		} else if (exchange(l, w, (w + PARKER) & ~(*as & WOKEN))) {
-			*as = PARKER;
+			*as = PARKER | WOKEN;
 			return false;
 		}
 	}
 }
 
-/* Sleeps once, if the lock is held. */
-static void sleep_once(struct shunt_lock *l, uint64_t *as)
+/* Sleeps once, if the lock is held. False: too long, ns. */
+static bool sleep_once(struct shunt_lock *l, uint64_t ns)
 {
 	uint64_t w = look(l);
 
 	if (is_free(w))
-		return;
-	if (*as & w & WOKEN) {
+		return true;
+	if (w & WOKEN) {
 		if (!exchange(l, w, w & ~WOKEN))
-			return;
+			return true;
 		w &= ~WOKEN;
 	}
-	sleep_on(l, w, BIT_NONE);
-	*as |= WOKEN;
+	return sleep_on(l, w, BIT_NONE, ns);
+}
+
+/*
+ * Registered. Whoever comes may overtake it until its time is up; the more sleep, the later,
+ * so that no more of them get up in a time than the holders can stand.
+ */
+static bool sleep_for(struct shunt_lock *l, uint64_t *as)
+{
+	uint64_t patience = shunt_lock_times.turn_ns * (look(l) & PARKERS), since = shunt_lock_ns();
+	uint64_t waited = 0;
+
+	while (parking_now() && waited < patience) {
+		if (sleep_once(l, patience - waited) && spin_for(l, as))
+			return true;
+		waited = shunt_lock_ns() - since;
+	}
+	return false;
 }
 
 static void lock_parking(struct shunt_lock *l)
 {
-	uint64_t as = 0, since = shunt_lock_ns();
+	uint64_t as = 0;
+	uint16_t ticket;
 
 	if (spin_for(l, &as))
 		return;
@@ -236,25 +266,18 @@ static void lock_parking(struct shunt_lock *l)
 		wait_with(l, take_ticket(l, as));
 		return;
 	}
-	if (!register_or_take(l, &as)) {
-		do {
-			sleep_once(l, &as);
-			if (!__atomic_load_n(&shunt_lock_parking, __ATOMIC_RELAXED) ||
-				shunt_lock_ns() - since > shunt_lock_times.steal_ns) {
-				uint16_t ticket = take_ticket(l, as);
-
-				leave();
-				wait_with(l, ticket);
-				return;
-			}
-		} while (!spin_for(l, &as));
+	if (register_or_take(l, &as) || sleep_for(l, &as)) {
+		leave();
+		return;
 	}
+	ticket = take_ticket(l, as);
 	leave();
+	wait_with(l, ticket);
 }
 
 SHUNT_API void shunt_lock_slow(struct shunt_lock *l)
 {
-	if (__atomic_load_n(&shunt_lock_parking, __ATOMIC_RELAXED))
+	if (parking_now())
 		lock_parking(l);
 	else
 		wait_with(l, take_ticket(l, 0));

@@ -11,7 +11,7 @@ struct shunt_lock_times {
 	uint32_t spin_ns; /* park mode: before a sleep */
 	uint32_t long_ns; /* native mode: a long spin */
 	uint32_t sleep_ns; /* at most, at a time; 0: for ever */
-	uint32_t steal_ns; /* after so long without a ticket, one is taken */
+	uint32_t turn_ns;  /* ... for as many of it as there are sleepers; then a ticket is taken */
 };
 extern struct shunt_lock_times shunt_lock_times;
 

@@ -29,6 +29,13 @@ static void wake(struct shunt_lock *l, int n, uint32_t bits)
 #endif
 }
 
+/* Same attribute as what it is called by: that saves no more registers than it uses itself. */
+#ifdef __x86_64__
+#define KEEPS_REGISTERS __attribute__((no_caller_saved_registers))
+#else
+#define KEEPS_REGISTERS
+#endif
+
 /*
  * Who has a ticket is called: CALLED makes a sleep that is about to begin fail. All
  * with the bit, for a ticket 31 later has the same. Who has none is only woken if
@@ -36,7 +43,7 @@ static void wake(struct shunt_lock *l, int n, uint32_t bits)
  * is on its way to native, all are woken, lest those without a ticket wait for a time limit:
  * then there may always be others with tickets.
  */
-SHUNT_API void shunt_lock_unlock_park(struct shunt_lock *l)
+KEEPS_REGISTERS __attribute__((noinline)) static void release_and_wake(struct shunt_lock *l)
 {
 	uint64_t was = __atomic_load_n(&l->word, __ATOMIC_RELAXED), now;
 	uint32_t bits;
@@ -59,4 +66,16 @@ SHUNT_API void shunt_lock_unlock_park(struct shunt_lock *l)
 		wake(l, INT_MAX, bits | BIT_NONE);
 	else if (bits)
 		wake(l, bits == BIT_NONE ? 1 : INT_MAX, bits);
+}
+
+/* Most often there is nobody to wake: with few registers. */
+SHUNT_API void shunt_lock_unlock_park(struct shunt_lock *l)
+{
+	uint64_t was = __atomic_load_n(&l->word, __ATOMIC_RELAXED);
+
+	while (!(was & PARKERS))
+		if (__atomic_compare_exchange_n(&l->word, &was, was + SERVED, false, __ATOMIC_SEQ_CST,
+			    __ATOMIC_RELAXED))
+			return;
+	release_and_wake(l);
 }

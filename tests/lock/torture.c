@@ -122,9 +122,150 @@ static void exclusion(void)
 	ok(!err && switches > 10, "in %u switches", switches);
 }
 
+/* --- nobody is left behind ----------------------------------------------------------- */
+
+#define ROUNDS 150
+
+static struct shunt_lock one;
+static unsigned long taken;
+static int rounds_ms;
+
+static void *few_times(void *arg)
+{
+	unsigned x = (unsigned)(uintptr_t)arg * 2654435761u + 1;
+	uint64_t until = shunt_lock_ns() + (uint64_t)rounds_ms * 1000000;
+
+	while (shunt_lock_ns() < until) {
+		x = x * 1103515245u + 12345u;
+		shunt_lock_lock(&one);
+		taken++;
+		if ((x >> 16) % 64 == 0)
+			usleep(x >> 8 & 511); /* the others spin to the end */
+		shunt_lock_unlock(&one);
+		if ((x >> 20) % 32 == 0)
+			sched_yield();
+	}
+	return NULL;
+}
+
+/*
+ * Whoever comes last to its end leaves no one asleep: a thread that misses its wake is
+ * never joined. In all sorts of haste, from sleeping at once to hardly ever, and from
+ * tickets at once to never; near the ends of the counters, too.
+ */
+static void rounds(bool switching)
+{
+	static const uint32_t spins[] = {0, 5000, 300000}, turns[] = {0, 20000, 1000000000};
+	pthread_t t[THREADS], s;
+	unsigned long sum = 0;
+	int err = 0;
+
+	switches = 0;
+	shunt_lock_set_mode(SHUNT_LOCK_PARK);
+	if (switching)
+		pthread_create(&s, NULL, switcher, &err);
+	for (unsigned r = 0; r < ROUNDS; r++) {
+		int n = r % 4 == 3 ? THREADS : 2 + r % 4;
+
+		shunt_lock_times.spin_ns = spins[r % 3];
+		shunt_lock_times.turn_ns = turns[r / 3 % 3];
+		rounds_ms = 1 + (int)(r % 5) * 8;
+		one.word = r & 1 ? 0 : 0xfff8fff8fffc0000;
+		for (long i = 0; i < n; i++)
+			pthread_create(&t[i], NULL, few_times, (void *)(i + r * THREADS));
+		disturb(t, n, (unsigned)rounds_ms);
+		for (int i = 0; i < n; i++)
+			pthread_join(t[i], NULL);
+		/* WOKEN is nobody's now. */
+		wrong += (one.word & 0x1ffff) != 0 || (uint16_t)(one.word >> 32) != one.word >> 48;
+		sum += taken;
+		taken = 0;
+	}
+	stop = true;
+	if (switching)
+		pthread_join(s, NULL);
+	stop = false;
+	ok(!wrong && !err, "nobody is left asleep, %s: %d rounds, %lu times, %u switches, %u sleeps",
+		switching ? "switched" : "parking", ROUNDS, sum, switches, shunt_lock_sleeps);
+	shunt_lock_set_mode(SHUNT_LOCK_NATIVE);
+}
+
+/* --- the memory is the next holder's ----------------------------------------------------- */
+
+static struct shunt_lock *_Atomic page;
+static atomic_uint arrived;
+
+static void *unmaps(void *arg)
+{
+	for (unsigned i = 0; i < *(unsigned *)arg; i++) {
+		struct shunt_lock *l;
+
+		while (!(l = page))
+			sched_yield();
+		page = NULL;
+		arrived = i + 1;
+		shunt_lock_lock(l);
+		munmap(l, 4096);
+	}
+	return NULL;
+}
+
+static void memory(enum shunt_lock_modes mode, bool switching, unsigned n)
+{
+	pthread_t t, s;
+	int err = 0;
+
+	shunt_lock_times.spin_ns = 2000;
+	shunt_lock_times.turn_ns = 100000;
+	arrived = 0;
+	shunt_lock_set_mode(mode);
+	if (switching)
+		pthread_create(&s, NULL, switcher, &err);
+	pthread_create(&t, NULL, unmaps, &n);
+	for (unsigned i = 0; i < n; i++) {
+		struct shunt_lock *l = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		uint64_t from;
+
+		shunt_lock_lock(l);
+		page = l;
+		while (arrived <= i)
+			sched_yield();
+		from = shunt_lock_ns();
+		while (shunt_lock_ns() - from < i % 16 * 1000)
+			;
+		if (i % 512 == 0)
+			usleep(2000);
+		shunt_lock_unlock(l);
+	}
+	pthread_join(t, NULL);
+	stop = true;
+	if (switching)
+		pthread_join(s, NULL);
+	stop = false;
+	ok(!err, "%u locks, unmapped by who takes them next, %s", n,
+		switching ? "switched" : mode ? "parking" : "native");
+	shunt_lock_set_mode(SHUNT_LOCK_NATIVE);
+}
+
+static void hung(int sig)
+{
+	static const char say[] = "not ok - somebody sleeps who should have been woken\n";
+
+	(void)sig;
+	_exit(write(1, say, sizeof say - 1) ? 1 : 2);
+}
+
 int main(void)
 {
+	signal(SIGALRM, hung);
+	alarm(100);
 	shunt_lock_times.sleep_ns = 0;
 	exclusion();
+	rounds(false);
+	rounds(true);
+	memory(SHUNT_LOCK_NATIVE, false, 20000);
+	memory(SHUNT_LOCK_PARK, false, 20000);
+	memory(SHUNT_LOCK_NATIVE, true, 20000);
 	return done();
 }
