@@ -259,7 +259,7 @@ static void hung(int sig)
 int main(void)
 {
 	signal(SIGALRM, hung);
-	alarm(100);
+	alarm(60);
 	shunt_lock_times.sleep_ns = 0;
 	exclusion();
 	rounds(false);
