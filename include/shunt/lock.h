@@ -115,13 +115,13 @@ __attribute__((no_caller_saved_registers))
 SHUNT_API void shunt_lock_unlock_park(struct shunt_lock *l);
 
 /* Any context. */
-static inline enum shunt_lock_modes shunt_lock_get_mode(void)
+static inline __attribute__((unused)) enum shunt_lock_modes shunt_lock_get_mode(void)
 {
 	return shunt_choice_get(shunt_lock_mode) ? SHUNT_LOCK_PARK : SHUNT_LOCK_NATIVE;
 }
 
 /* Makes a lock free, whatever it was; nobody may be waiting for it. Any context. */
-static inline void shunt_lock_init(struct shunt_lock *l)
+static inline __attribute__((unused)) void shunt_lock_init(struct shunt_lock *l)
 {
 	__atomic_store_n(&l->word, 0, __ATOMIC_RELAXED);
 }
@@ -133,7 +133,7 @@ static inline void shunt_lock_init(struct shunt_lock *l)
  * They are read one by one, since the one being served has often just been written by
  * a 16-bit store, which a wider load would have to wait for.
  */
-static inline bool shunt_lock_trylock(struct shunt_lock *l)
+static inline __attribute__((unused)) bool shunt_lock_trylock(struct shunt_lock *l)
 {
 #if SHUNT_SITES
 	typedef uint16_t __attribute__((may_alias)) half;
@@ -162,7 +162,7 @@ static inline bool shunt_lock_trylock(struct shunt_lock *l)
  * an allocator may be built on it. As any lock not in signal handlers, unless its holders
  * block the signal.
  */
-static inline void shunt_lock_lock(struct shunt_lock *l)
+static inline __attribute__((unused)) void shunt_lock_lock(struct shunt_lock *l)
 {
 	if (__builtin_expect(!shunt_lock_trylock(l), 0))
 		shunt_lock_slow(l);
@@ -172,7 +172,7 @@ static inline void shunt_lock_lock(struct shunt_lock *l)
  * Releases a lock that the caller holds, or has been handed. Never blocks. After
  * it, the lock's memory is the next holder's.
  */
-static inline void shunt_lock_unlock(struct shunt_lock *l)
+static inline __attribute__((unused)) void shunt_lock_unlock(struct shunt_lock *l)
 {
 #if SHUNT_SITES
 	shunt_op(shunt_lock_mode, (), ("D"(l)), ("memory", "cc"), "addw $1, 6(%%rdi)",

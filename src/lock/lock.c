@@ -53,8 +53,14 @@ uint64_t shunt_lock_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-int P1 = 1, P2 = 32, P3=2;
-static void pause_a_little(int n)
+/*
+ * Between two looks, in pauses. Who has a ticket and is the next looks often. Who would
+ * take what is free looks seldom: each look makes the holder's next exchange wait for the cache line.
+ */
+#define PAUSES_WITH 1
+#define PAUSES_FOR  32
+
+static void pause_for(int n)
 {
 	for (int i = 0; i < n; i++)
 #ifdef __x86_64__
@@ -144,7 +150,7 @@ static bool spin_with(struct shunt_lock *l, uint16_t ticket)
 			owner = owner_of(look(l));
 			if (owner == ticket)
 				return true;
-			pause_a_little(P1);
+			pause_for(PAUSES_WITH);
 		}
 		if (owner != seen) {
 			seen = owner;
@@ -190,7 +196,7 @@ static bool spin_for(struct shunt_lock *l, uint64_t *as)
 	uint64_t until = shunt_lock_ns() + shunt_lock_times.spin_ns, w;
 
 	do {
-		for (int i = 0; i < P3; i++) {
+		for (int i = 0; i < 2; i++) {
 			w = look(l);
 			if (is_free(w)) {
 				if (exchange(l, w, (ticketed(w) - (*as & PARKER)) & ~(*as & WOKEN)))
@@ -199,7 +205,7 @@ static bool spin_for(struct shunt_lock *l, uint64_t *as)
 				if (exchange(l, w, w | WOKEN))
 					*as |= WOKEN;
 			}
-			pause_a_little(P2);
+			pause_for(PAUSES_FOR);
 		}
 	} while (shunt_lock_ns() < until);
 	return false;
