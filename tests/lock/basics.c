@@ -9,7 +9,9 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <shunt/lock.h>
@@ -82,12 +84,12 @@ static unsigned sleepers(void)
 	return look(&lock) & PARKERS;
 }
 
-/* Till so many have registered, and gone to sleep, as far as one can tell. */
+/* Till so many have registered, and gone to sleep, as far as one can tell: for good, or again and again. */
 static void till_asleep(unsigned n)
 {
 	unsigned last = shunt_lock_sleeps - 1;
 
-	while (sleepers() < n || last != shunt_lock_sleeps) {
+	while (sleepers() < n || (last != shunt_lock_sleeps && !shunt_lock_times.sleep_ns)) {
 		last = shunt_lock_sleeps;
 		usleep(10000);
 	}
@@ -212,6 +214,55 @@ static void registers(void)
 	ok(good, "a release that wakes changes no register");
 }
 
+/* --- memory, step by step ------------------------------------------------------------------ */
+
+static struct shunt_lock *mapped;
+static uint16_t served;
+static unsigned steps;
+
+/* After each instruction: as soon as the lock is released, its memory goes. */
+static void on_step(int sig)
+{
+	(void)sig;
+	steps++;
+	if (mapped && owner_of(look(mapped)) != served) {
+		munmap(mapped, 4096);
+		mapped = NULL;
+	}
+}
+
+static void release_stepping(uint64_t word)
+{
+	struct shunt_lock *l = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		-1, 0);
+
+	l->word = word;
+	served = owner_of(word);
+	mapped = l;
+	__asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq" ::: "memory", "cc");
+	shunt_lock_unlock(l);
+	__asm__ volatile("pushfq; andl $~0x100, (%%rsp); popfq" ::: "memory", "cc");
+}
+
+/* Without a sleeper, with one that has no ticket, and with one that is called. */
+static void stepping(void)
+{
+	struct sigaction sa = {.sa_handler = on_step}, old;
+
+	for (enum shunt_lock_modes m = SHUNT_LOCK_NATIVE; m <= SHUNT_LOCK_PARK; m++) {
+		shunt_lock_set_mode(m);
+		sigaction(SIGTRAP, &sa, &old);
+		release_stepping(0x0001000200000000);
+		release_stepping(0x0001000200000001);
+		release_stepping(0x0001000300000001);
+		sigaction(SIGTRAP, &old, NULL);
+		ok(steps > 9 && !mapped, "unmapped at the instruction that releases, mode %d: %u steps", m,
+			steps);
+		steps = 0;
+	}
+	shunt_lock_set_mode(SHUNT_LOCK_NATIVE);
+}
+
 /* --- fork ----------------------------------------------------------------------------------- */
 
 static int child(struct shunt_lock *mine)
@@ -269,6 +320,7 @@ int main(void)
 	chain();
 	up();
 	registers();
+	stepping();
 	forked();
 	return done();
 }

@@ -248,6 +248,62 @@ static void memory(enum shunt_lock_modes mode, bool switching, unsigned n)
 	shunt_lock_set_mode(SHUNT_LOCK_NATIVE);
 }
 
+/* --- one release in the middle of a switch ------------------------------------------------ */
+
+static struct shunt_lock ball;
+static atomic_uint turn, caught, switched;
+
+static void *catches(void *arg)
+{
+	for (unsigned i = 1; i <= *(unsigned *)arg; i++) {
+		while (turn != i)
+			sched_yield();
+		shunt_lock_lock(&ball);
+		shunt_lock_unlock(&ball);
+		caught = i;
+	}
+	return NULL;
+}
+
+static void *switches_once(void *arg)
+{
+	for (unsigned i = 1; i <= *(unsigned *)arg; i++) {
+		while (turn != i)
+			sched_yield();
+		shunt_lock_set_mode(i & 1 ? SHUNT_LOCK_PARK : SHUNT_LOCK_NATIVE);
+		switched = i;
+	}
+	return NULL;
+}
+
+/* The lock is released once; nothing later repairs what that one has missed. */
+static void handover(unsigned n)
+{
+	pthread_t a, b;
+
+	shunt_lock_times.spin_ns = 0;
+	shunt_lock_times.turn_ns = 1000000000;
+	pthread_create(&a, NULL, catches, &n);
+	pthread_create(&b, NULL, switches_once, &n);
+	for (unsigned i = 1; i <= n; i++) {
+		uint64_t from;
+
+		shunt_lock_lock(&ball);
+		turn = i;
+		from = shunt_lock_ns();
+		while (shunt_lock_ns() - from < i * 7919 % 100000)
+			if (i & 2)
+				sched_yield();
+		shunt_lock_unlock(&ball);
+		while (caught != i || switched != i)
+			sched_yield();
+	}
+	pthread_join(a, NULL);
+	pthread_join(b, NULL);
+	ok(true, "%u times one release while the mode is switched", n);
+	shunt_lock_set_mode(SHUNT_LOCK_NATIVE);
+}
+
 static void hung(int sig)
 {
 	static const char say[] = "not ok - somebody sleeps who should have been woken\n";
@@ -264,6 +320,7 @@ int main(void)
 	exclusion();
 	rounds(false);
 	rounds(true);
+	handover(4000);
 	memory(SHUNT_LOCK_NATIVE, false, 20000);
 	memory(SHUNT_LOCK_PARK, false, 20000);
 	memory(SHUNT_LOCK_NATIVE, true, 20000);
