@@ -139,13 +139,12 @@ static inline __attribute__((unused)) bool shunt_lock_trylock(struct shunt_lock 
 	typedef uint16_t __attribute__((may_alias)) half;
 	typedef uint32_t __attribute__((may_alias)) both;
 	half *tickets = (half *)&l->word + 2;
-	both owner = __atomic_load_n(&tickets[1], __ATOMIC_RELAXED), was;
+	both next = __atomic_load_n(&tickets[0], __ATOMIC_RELAXED), was = next << 16 | next;
 
-	if (__atomic_load_n(&tickets[0], __ATOMIC_RELAXED) != owner)
+	if (__atomic_load_n(&tickets[1], __ATOMIC_RELAXED) != next)
 		return false;
-	was = owner << 16 | owner;
 	return __atomic_compare_exchange_n((both *)(void *)tickets, &was,
-		owner << 16 | (uint16_t)(owner + 1), false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+		next << 16 | (uint16_t)(next + 1), false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 #else
 	uint64_t was = __atomic_load_n(&l->word, __ATOMIC_RELAXED);
 	uint64_t next = was >> 32 & 0xffff;
