@@ -315,7 +315,7 @@ static void hung(int sig)
 int main(void)
 {
 	signal(SIGALRM, hung);
-	alarm(60);
+	alarm(110);
 	shunt_lock_times.sleep_ns = 0;
 	exclusion();
 	rounds(false);
