@@ -30,9 +30,11 @@
 #include <unistd.h>
 
 #include "lock.h"
+#include "site/site.h"
 #include "word.h"
 
 SHUNT_DEFINE_CHOICE(shunt_lock_mode, "native", "park");
+SHUNT_PRIVATE(shunt_lock_mode); /* sleepers have to be waited for */
 
 struct shunt_lock_times shunt_lock_times = {
 	.spin_ns = 12000,
@@ -314,6 +316,7 @@ static void in_child(void)
 /* Before the library's handlers for its sites' lock, which set_mode takes within its own. */
 static void once_begun(void)
 {
+	shunt_sites_at_fork();
 	pthread_atfork(before_fork, after_fork, in_child);
 }
 
