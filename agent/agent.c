@@ -21,6 +21,7 @@
 #include <shunt/ring.h>
 
 #include "agent.h"
+#include "base/hold.h"
 #include "control/serve.h"
 #include "object/object.h"
 #include "site/site.h"
@@ -163,20 +164,18 @@ static int open_ring(uint32_t image, struct shunt_ring **ring)
 /* "glob<TAB>filter" lines. */
 static void add_events(const char *text)
 {
-	char line[SHUNT_CTL_REQUEST], *filter;
-
 	for (; *text; text += strcspn(text, "\n"), text += *text == '\n') {
-		size_t n = strcspn(text, "\n");
+		char *line = strndup(text, strcspn(text, "\n")), *filter = line ? strchr(line, '\t') : NULL;
+		int err = line ? 0 : -ENOMEM;
 
-		if (!n || n >= sizeof line)
-			continue;
-		memcpy(line, text, n);
-		line[n] = 0;
-		filter = strchr(line, '\t');
 		if (filter)
 			*filter++ = 0;
-		if (shunt_points_switch(line, filter, NULL, true) == -EINVAL)
-			shunt_ctl_note(shunt_agent.ctl, SHUNT_NOTE_WARNING, "%s", shunt_trace_error());
+		if (line && *line)
+			err = shunt_points_switch(line, filter, NULL, true);
+		if (err < 0 && err != -ENOENT)
+			shunt_ctl_note(shunt_agent.ctl, SHUNT_NOTE_WARNING, "%s",
+				*shunt_trace_error() ? shunt_trace_error() : strerror(-err));
+		free(line);
 	}
 }
 
@@ -234,16 +233,25 @@ static void claim_entry(void)
 
 /* ---- fork ---- */
 
+static sigset_t held_back; /* a handler that forks would wait for the lock */
+
 static void before_fork(void)
 {
+	sigset_t before;
+
+	shunt_hold_signals(&before);
 	pthread_mutex_lock(&lock);
+	held_back = before;
 	if (shunt_agent.ctl)
 		atomic_fetch_add(&shunt_agent.ctl->forking, 1);
 }
 
 static void in_parent(void)
 {
+	sigset_t before = held_back;
+
 	pthread_mutex_unlock(&lock);
+	shunt_release_signals(&before);
 }
 
 static void leave_recording(void)
@@ -295,13 +303,15 @@ static void come_up_in_child(struct shunt_ctl *ctl)
 static void in_child(void)
 {
 	struct shunt_ctl *ctl = shunt_agent.ctl;
+	sigset_t before = held_back;
 
 	pthread_mutex_unlock(&lock);
 	shunt_serve_forget();
-	if (!ctl)
-		return;
-	come_up_in_child(ctl);
-	atomic_fetch_sub(&ctl->forking, 1);
+	if (ctl) {
+		come_up_in_child(ctl);
+		atomic_fetch_sub(&ctl->forking, 1);
+	}
+	shunt_release_signals(&before);
 }
 
 /* ---- the way in and out ---- */

@@ -138,6 +138,8 @@ static void stop(struct shunt_answer *a)
 	int err;
 
 	memset(&res, 0, sizeof res);
+	shunt_points_ring(NULL);
+	shunt_points_switch("*", NULL, NULL, false);
 	err = shunt_record_set(all, 1, false, &res);
 	answer_change(a, err, &res);
 }

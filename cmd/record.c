@@ -24,7 +24,9 @@
 #include <unistd.h>
 
 #include "cmd.h"
+#include "object/object.h"
 #include "record.h"
+#include "trace/filter.h"
 
 static const char usage[] =
 	"Usage: shunt record [OPTION..] [--] PROGRAM [ARG..]\n"
@@ -164,7 +166,7 @@ static int clock_option(const char *word, const char **clock)
 static int add_event(struct parsed *p, char before, const char *text)
 {
 	size_t n = p->events ? strlen(p->events) : 0;
-	char *more;
+	char *more, why[160];
 
 	if (!*text || strpbrk(text, "\n\t")) {
 		shunt_say("a pattern or filter is empty, or has a tab or a line break in it");
@@ -172,6 +174,10 @@ static int add_event(struct parsed *p, char before, const char *text)
 	}
 	if (before == '\t' && (!n || strchr(strrchr(p->events, '\n') ? strrchr(p->events, '\n') : p->events, '\t'))) {
 		shunt_say("--event-filter goes behind the -e that it is for");
+		return 2;
+	}
+	if (before == '\n' ? shunt_glob_check(text) : shunt_filter_check(text, why, sizeof why)) {
+		shunt_say("'%s': %s", text, before == '\n' ? "that is not a pattern" : why);
 		return 2;
 	}
 	more = realloc(p->events, n + strlen(text) + 2);
@@ -529,6 +535,7 @@ static int record(const struct shunt_record_options *o)
 
 	memset(&r, 0, sizeof r);
 	r.overwrite = o->overwrite;
+	r.events = o->events != NULL;
 	code = shunt_program_find(&program, o->argv);
 	if (code)
 		return code;

@@ -36,6 +36,7 @@ struct shunt_recording {
 	struct shunt_ctl *ctl;
 	struct shunt_ring *ring;
 	bool overwrite;
+	bool events; /* tracepoints were asked for */
 	int data; /* descriptor of the data file */
 	uint64_t pages;
 	uint64_t bytes;

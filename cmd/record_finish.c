@@ -130,7 +130,7 @@ static void say_no_sites(void)
 		  "-fpatchable-function-entry=5, or with -pg -mfentry -mnop-mcount");
 }
 
-static void say_notes(const struct shunt_ctl *ctl, bool sites)
+static void say_notes(const struct shunt_ctl *ctl, bool sites, bool events)
 {
 	for (unsigned i = 0; i < SHUNT_CTL_NOTES; i++) {
 		const struct shunt_ctl_note *n = &ctl->notes[i];
@@ -142,7 +142,9 @@ static void say_notes(const struct shunt_ctl *ctl, bool sites)
 			kind == SHUNT_NOTE_ERROR ? " is not recorded" : "", SHUNT_CTL_NOTE_TEXT,
 			n->text);
 	}
-	if (sites || atomic_load(&ctl->points))
+	if (events && atomic_load(&ctl->processes) && !atomic_load(&ctl->points))
+		shunt_say("no tracepoint matched: 'shunt list --points PID' shows a program's");
+	if (sites || events || atomic_load(&ctl->points))
 		return;
 	if (atomic_load(&ctl->processes))
 		say_no_sites();
@@ -198,7 +200,7 @@ int shunt_record_finish(struct shunt_recording *r, bool recovering)
 
 	shunt_drain_rest(r);
 	code = write_down(r, &sum);
-	say_notes(r->ctl, atomic_load(&r->ctl->functions) > 0);
+	say_notes(r->ctl, atomic_load(&r->ctl->functions) > 0, r->events);
 	if (atomic_load(&r->ctl->functions))
 		say_patches(r->ctl);
 	say_events(r, &sum);

@@ -264,11 +264,10 @@ static void merge_rows(struct report *r)
 static void merge_points(struct report *r)
 {
 	for (size_t i = 0; i < r->t.npoints; i++)
-		for (size_t k = i + 1; k < r->t.npoints; k++)
-			if (!strcmp(r->t.points[k].name, r->t.points[i].name)) {
-				r->point[i] += r->point[k];
-				r->point[k] = 0;
-			}
+		if (r->t.points[i].first != i) {
+			r->point[r->t.points[i].first] += r->point[i];
+			r->point[i] = 0;
+		}
 }
 
 static const char *sort_key;

@@ -80,18 +80,14 @@ static void packet_end(struct ctf *c)
 enum { ENTRY, EXIT, UNKNOWN, POINTS };
 
 /* Equal tracepoints of several process images are one class. */
-static uint16_t class_of(const struct ctf *c, const struct trace_point *p)
+static uint16_t class_of(const struct trace_point *p)
 {
-	size_t i = 0;
-
-	while (strcmp(c->t->points[i].text, p->text))
-		i++;
-	return (uint16_t)(POINTS + i);
+	return p->first < UINT16_MAX - POINTS ? (uint16_t)(POINTS + p->first) : UNKNOWN;
 }
 
 static void point_fields(struct ctf *c, const struct trace_event *e)
 {
-	if (!e->point) {
+	if (!e->point || class_of(e->point) == UNKNOWN) {
 		put32(c, e->id);
 		put32(c, (uint32_t)e->len);
 	}
@@ -111,7 +107,7 @@ static void function_fields(struct ctf *c, const struct trace_event *e)
 static void event(struct ctf *c, const struct trace_event *e)
 {
 	uint64_t ns = trace_ns(c->t, e->ts);
-	uint16_t id = !e->is_point ? e->exit : e->point ? class_of(c, e->point) : UNKNOWN;
+	uint16_t id = !e->is_point ? e->exit : e->point ? class_of(e->point) : UNKNOWN;
 
 	if (ns < c->end)
 		ns = c->end; /* damaged pages only: a clock does not go back */
@@ -204,7 +200,7 @@ static const char types[] =
 	"typealias integer { size = 8; align = 8; signed = false; } := u8;\n\n";
 
 /* Names get an underscore before them, which readers take off: they may be words of TSDL. */
-static void field_metadata(FILE *f, const struct trace_field *x)
+static void field_metadata(FILE *f, const struct trace_field *x, size_t at)
 {
 	char type[200];
 
@@ -220,7 +216,7 @@ static void field_metadata(FILE *f, const struct trace_field *x)
 		snprintf(type, sizeof type, "integer { size = %d; align = 8; signed = %s;%s }", x->size * 8,
 			x->type == 's' ? "true" : "false", x->type == 'p' ? " base = 16;" : "");
 	if (x->shape == TRACE_SEQUENCE)
-		fprintf(f, "u32 __%s_length;\n\t\t", x->name);
+		fprintf(f, "u32 n%zu;\n\t\t", at); /* no field has such a name */
 	if (x->nlabels) {
 		fprintf(f, "enum : %s {", type);
 		for (size_t i = 0; i < x->nlabels; i++)
@@ -233,7 +229,7 @@ static void field_metadata(FILE *f, const struct trace_field *x)
 	if (x->shape == TRACE_ARRAY)
 		fprintf(f, "[%u]", x->count);
 	if (x->shape == TRACE_SEQUENCE)
-		fprintf(f, "[__%s_length]", x->name);
+		fprintf(f, "[n%zu]", at);
 	fputs(";\n", f);
 }
 
@@ -246,12 +242,12 @@ static void point_metadata(struct ctf *c, FILE *f)
 	for (size_t i = 0; i < c->t->npoints; i++) {
 		const struct trace_point *p = &c->t->points[i];
 
-		if (class_of(c, p) != POINTS + i)
+		if (class_of(p) != POINTS + i)
 			continue;
 		fprintf(f, "event {\n\tname = \"%s\";\n\tid = %zu;\n\tstream_id = 0;\n\tfields := struct {\n",
 			p->name, POINTS + i);
 		for (size_t k = 0; k < p->nfields; k++)
-			field_metadata(f, &p->fields[k]);
+			field_metadata(f, &p->fields[k], k);
 		fprintf(f, "\t};\n};\n\n");
 	}
 }

@@ -16,9 +16,10 @@
 
 /* --- descriptions -------------------------------------------------------------------- */
 
+/* Labels may begin with a digit: they are written in quotes. */
 static bool identifier(const char *s)
 {
-	if (!*s || isdigit((unsigned char)*s))
+	if (!*s)
 		return false;
 	for (; *s; s++)
 		if (!isalnum((unsigned char)*s) && *s != '_')
@@ -43,6 +44,8 @@ static char *parse_labels(struct trace_field *f, char *p)
 		*equals = 0;
 		if (comma)
 			*comma = 0;
+		if (!identifier(p))
+			return NULL;
 		more = realloc(f->labels, (f->nlabels + 1) * sizeof *more);
 		if (!more)
 			return NULL;
@@ -67,7 +70,7 @@ static bool parse_type(struct trace_field *f, char *p)
 	if (f->type == 'f' && bits < 32)
 		return false;
 	if (*p == '{')
-		p = parse_labels(f, p);
+		p = strchr("us", f->type) ? parse_labels(f, p) : NULL;
 	if (!p || *p != '[')
 		return p && !*p;
 	if (p[1] == ']' && !p[2]) {
@@ -89,7 +92,7 @@ static bool parse_field(struct trace_field *f, char *text)
 	*space = 0;
 	f->name = space + 1;
 	f->count = 1;
-	if (!identifier(f->name))
+	if (!identifier(f->name) || isdigit((unsigned char)*f->name))
 		return false;
 	if (!strcmp(text, "string")) {
 		f->shape = TRACE_STRING;
@@ -98,6 +101,17 @@ static bool parse_field(struct trace_field *f, char *text)
 		return true;
 	}
 	return parse_type(f, text);
+}
+
+/* No reader would know which is meant. */
+static bool named_before(const struct trace_point *p)
+{
+	const char *name = p->fields[p->nfields - 1].name;
+
+	for (size_t i = 0; i + 1 < p->nfields; i++)
+		if (!strcmp(p->fields[i].name, name))
+			return true;
+	return false;
 }
 
 static void free_point(struct trace_point *p)
@@ -130,7 +144,7 @@ static bool parse_point(struct trace_point *p, char *line)
 		if (tab)
 			*tab = 0;
 		p->fields = more;
-		if (!parse_field(&p->fields[p->nfields++], field))
+		if (!parse_field(&p->fields[p->nfields++], field) || named_before(p))
 			return false;
 		field = tab ? tab + 1 : NULL;
 	}
@@ -185,12 +199,49 @@ void trace_points_free(struct trace *t)
 	t->npoints = t->npoint_texts = 0;
 }
 
+static int by_id(const void *a, const void *b)
+{
+	const struct trace_point *x = a, *y = b;
+
+	if (x->image != y->image)
+		return x->image < y->image ? -1 : 1;
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int by_text(const void *a, const void *b)
+{
+	const struct trace_point *x = *(const struct trace_point *const *)a;
+	const struct trace_point *y = *(const struct trace_point *const *)b;
+	int c = strcmp(x->text, y->text);
+
+	return c ? c : x < y ? -1 : x > y;
+}
+
+int trace_points_sort(struct trace *t)
+{
+	struct trace_point **order = malloc(t->npoints * sizeof *order + 1);
+
+	if (!order)
+		return -ENOMEM;
+	if (t->npoints)
+		qsort(t->points, t->npoints, sizeof *t->points, by_id);
+	for (size_t i = 0; i < t->npoints; i++)
+		order[i] = &t->points[i];
+	if (t->npoints)
+		qsort(order, t->npoints, sizeof *order, by_text);
+	for (size_t i = 0; i < t->npoints; i++)
+		order[i]->first = i && !strcmp(order[i]->text, order[i - 1]->text)
+			? order[i - 1]->first
+			: (size_t)(order[i] - t->points);
+	free(order);
+	return 0;
+}
+
 const struct trace_point *trace_point_find(const struct trace *t, uint32_t image, uint32_t id)
 {
-	for (size_t i = 0; i < t->npoints; i++)
-		if (t->points[i].image == image && t->points[i].id == id)
-			return &t->points[i];
-	return NULL;
+	struct trace_point key = {.image = image, .id = id};
+
+	return t->npoints ? bsearch(&key, t->points, t->npoints, sizeof key, by_id) : NULL;
 }
 
 /* --- events ----------------------------------------------------------------------------- */
@@ -267,7 +318,7 @@ static void print_one(FILE *out, const struct trace_field *f, const uint8_t *at,
 	memcpy(&u, at, f->size);
 	s = (int64_t)(u << up) >> up;
 	for (size_t i = 0; i < f->nlabels; i++)
-		if (f->labels[i].value == s) {
+		if (f->labels[i].value == (f->type == 's' ? s : (int64_t)u)) {
 			fprintf(out, json ? "\"%s\"" : "%s", f->labels[i].name);
 			return;
 		}

@@ -32,11 +32,14 @@ struct trace_point {
 	const char *name, *text; /* text: the name and fields as they were written */
 	struct trace_field *fields;
 	size_t nfields;
+	size_t first; /* of those with the same text, in trace->points */
 	bool hidden;
 };
 
 /* Adds the lines of a points-IMAGE file; takes the text over. What is damaged is left out. */
 int trace_parse_points(struct trace *t, uint32_t image, char *text);
+/* After the last of them, before they are looked for. 0 or -ENOMEM. */
+int trace_points_sort(struct trace *t);
 void trace_points_free(struct trace *t);
 
 /* NULL: not described. */

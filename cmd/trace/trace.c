@@ -489,6 +489,8 @@ static void read_points(struct trace *t, const char *dir)
 	}
 	if (d)
 		closedir(d);
+	if (trace_points_sort(t))
+		trace_points_free(t);
 }
 
 int trace_open(struct trace *t, const char *dir, void (*fn)(const char *line))

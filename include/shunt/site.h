@@ -72,6 +72,7 @@ struct shunt_var {
 
 /* struct shunt_var.flags */
 #define SHUNT_VAR_PRIVATE 1u /* `shunt set` leaves it alone */
+#define SHUNT_VAR_POINT	  2u /* a tracepoint's key */
 
 enum shunt_type {
 	SHUNT_TYPE_UNSIGNED = 0,

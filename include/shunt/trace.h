@@ -46,6 +46,7 @@
  * - A string or a sequence is cut at 512 bytes; the fields of one tracepoint have at most
  *   4,000. At most 4,094 tracepoints of different kinds can be recorded in a process.
  * - In a header, a tracepoint is each object's own: `shunt list` shows one for each.
+ * - A probe that comes by its own tracepoint is called again: it must not for ever.
  * - shunt_mark() formats with vsnprintf(3): in signal handlers only what that may do
  *   there (glibc: no floating point).
  */
@@ -161,19 +162,19 @@ SHUNT_API int shunt_trace_describe(const char *provider, const char *name, uint3
 
 /* --- the words for fields ------------------------------------------------------------ */
 
-/* Parameters, arguments, descriptions, bytes (most), and storing, of each sort. */
+/* Parameters, arguments, descriptions, bytes (most), checks, and storing, of each sort. */
 #define SHUNT_PARAM_shunt_integer(type, name)		   type name,
 #define SHUNT_PARAM_shunt_real(type, name)		   type name,
 #define SHUNT_PARAM_shunt_string(name)			   const char *name,
-#define SHUNT_PARAM_shunt_array(type, name, n)		   const type *name,
-#define SHUNT_PARAM_shunt_sequence(type, name)		   const type *name, size_t name##_count,
+#define SHUNT_PARAM_shunt_array(type, name, n)		   __typeof__(type) const *name,
+#define SHUNT_PARAM_shunt_sequence(type, name)		   __typeof__(type) const *name, size_t shunt_n_##name,
 #define SHUNT_PARAM_shunt_enumeration(type, name, labels)  type name,
 
 #define SHUNT_ARG_shunt_integer(type, name)		   name,
 #define SHUNT_ARG_shunt_real(type, name)		   name,
 #define SHUNT_ARG_shunt_string(name)			   name,
 #define SHUNT_ARG_shunt_array(type, name, n)		   name,
-#define SHUNT_ARG_shunt_sequence(type, name)		   name, name##_count,
+#define SHUNT_ARG_shunt_sequence(type, name)		   name, shunt_n_##name,
 #define SHUNT_ARG_shunt_enumeration(type, name, labels)	   name,
 
 #ifdef __cplusplus
@@ -191,7 +192,7 @@ SHUNT_API int shunt_trace_describe(const char *provider, const char *name, uint3
 #define SHUNT_DESC_shunt_sequence(type, name) \
 	{#name, SHUNT_FIELD_SEQUENCE, SHUNT_FIELD_TYPE_(type), sizeof(type), 1, NULL},
 #define SHUNT_DESC_shunt_enumeration(type, name, labels) \
-	{#name, SHUNT_FIELD_SCALAR, SHUNT_TYPE_SIGNED, sizeof(type), 1, labels},
+	{#name, SHUNT_FIELD_SCALAR, SHUNT_FIELD_TYPE_(type), sizeof(type), 1, labels},
 
 #define SHUNT_SIZE_shunt_integer(type, name)		  +sizeof(type)
 #define SHUNT_SIZE_shunt_real(type, name)		  +sizeof(type)
@@ -200,12 +201,20 @@ SHUNT_API int shunt_trace_describe(const char *provider, const char *name, uint3
 #define SHUNT_SIZE_shunt_sequence(type, name)		  +4 + SHUNT_FIELD_MAX
 #define SHUNT_SIZE_shunt_enumeration(type, name, labels)  +sizeof(type)
 
+#define SHUNT_SIMPLE_(type) &&(sizeof(type) == 1 || sizeof(type) == 2 || sizeof(type) == 4 || sizeof(type) == 8)
+#define SHUNT_PLAIN_shunt_integer(type, name)		  SHUNT_SIMPLE_(type)
+#define SHUNT_PLAIN_shunt_real(type, name)		  &&(sizeof(type) == 4 || sizeof(type) == 8)
+#define SHUNT_PLAIN_shunt_string(name)
+#define SHUNT_PLAIN_shunt_array(type, name, n)		  SHUNT_SIMPLE_(type)
+#define SHUNT_PLAIN_shunt_sequence(type, name)		  SHUNT_SIMPLE_(type)
+#define SHUNT_PLAIN_shunt_enumeration(type, name, labels) SHUNT_SIMPLE_(type)
+
 #define SHUNT_STORE_shunt_integer(type, name)	  shunt_at_ = shunt_store_(shunt_at_, &name, sizeof name);
 #define SHUNT_STORE_shunt_real(type, name)	  SHUNT_STORE_shunt_integer(type, name)
 #define SHUNT_STORE_shunt_string(name)		  shunt_at_ = shunt_store_string_(shunt_at_, name);
 #define SHUNT_STORE_shunt_array(type, name, n)	  shunt_at_ = shunt_store_(shunt_at_, name, sizeof(type) * (n));
 #define SHUNT_STORE_shunt_sequence(type, name) \
-	shunt_at_ = shunt_store_sequence_(shunt_at_, name, name##_count, sizeof(type));
+	shunt_at_ = shunt_store_sequence_(shunt_at_, name, shunt_n_##name, sizeof(type));
 #define SHUNT_STORE_shunt_enumeration(type, name, labels) SHUNT_STORE_shunt_integer(type, name)
 
 static inline unsigned char *shunt_store_(unsigned char *at, const void *from, size_t n)
@@ -279,7 +288,9 @@ static inline unsigned char *shunt_store_sequence_(unsigned char *at, const void
 
 #define SHUNT_TRACEPOINT__(each, n, provider, name, ...) \
 	SHUNT_POINT_(provider##_##name, #provider, #name, n, each(SHUNT_DESC_, __VA_ARGS__)) \
-	typedef void shunt_probe_##provider##_##name(each(SHUNT_PARAM_, __VA_ARGS__) void *data); \
+	typedef void shunt_probe_##provider##_##name(each(SHUNT_PARAM_, __VA_ARGS__) void *shunt_data_); \
+	SHUNT_STATIC_ASSERT_((1 each(SHUNT_PLAIN_, __VA_ARGS__)), \
+		"shunt: a field's type is a scalar of 1, 2, 4 or 8 bytes; a real one of 4 or 8"); \
 	SHUNT_STATIC_ASSERT_((0 each(SHUNT_SIZE_, __VA_ARGS__)) <= 4000, \
 		"shunt: a tracepoint's fields have at most 4,000 bytes, strings and sequences 512 each"); \
 	__attribute__((noinline, cold, unused)) static void shunt_point_hit_##provider##_##name( \

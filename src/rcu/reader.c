@@ -40,19 +40,11 @@ static void child(void)
 		}
 		r->ctr = 0;
 		r->depth = 0;
+		r->points = 0;
+		r->npoints = 0;
 		r->nframes = 0;
 		r->tid = 0;
 	}
-}
-
-static void sync_lock_hold(void)
-{
-	pthread_mutex_lock(&sync_lock);
-}
-
-static void sync_lock_release(void)
-{
-	pthread_mutex_unlock(&sync_lock);
 }
 
 __attribute__((constructor(101))) static void start(void)
@@ -62,7 +54,7 @@ __attribute__((constructor(101))) static void start(void)
 	process = (int32_t)syscall(SYS_getpid);
 	if (membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) < 0)
 		shunt_reader_fence = true;
-	pthread_atfork(sync_lock_hold, sync_lock_release, child);
+	pthread_atfork(NULL, NULL, child);
 }
 
 static bool owner_gone(const struct shunt_reader *r)
@@ -87,6 +79,8 @@ static struct shunt_reader *reuse(int32_t tid)
 			continue;
 		r->ctr = 0;
 		r->depth = 0;
+		r->points = 0;
+		r->npoints = 0;
 		r->nframes = 0;
 		return r;
 	}
@@ -136,11 +130,16 @@ struct shunt_reader *shunt_reader_get(void)
 	return shunt_reader_self;
 }
 
-static bool in_old_section(const struct shunt_reader *r, uint64_t phase)
+static bool is_old(const uint64_t *at, uint64_t phase)
 {
-	uint64_t ctr = __atomic_load_n(&r->ctr, __ATOMIC_ACQUIRE);
+	uint64_t ctr = __atomic_load_n(at, __ATOMIC_ACQUIRE);
 
 	return (ctr & SHUNT_READER_NEST) && ((ctr ^ phase) & SHUNT_READER_PHASE);
+}
+
+static bool in_old_section(const struct shunt_reader *r, uint64_t phase)
+{
+	return is_old(&r->ctr, phase) || is_old(&r->points, phase);
 }
 
 static void wait_for_old(uint64_t phase)

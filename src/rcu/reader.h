@@ -36,6 +36,9 @@ struct shunt_reader {
 	int32_t tid;	    /* owner, 0 if free */
 	struct shunt_reader *next;
 	uintptr_t frames[SHUNT_READER_FRAMES];
+	uint64_t points;    /* as ctr, of tracepoints */
+	uint32_t npoints;   /* how many sections that is, or one more */
+	uintptr_t point[8]; /* where the first of their frames are */
 } __attribute__((aligned(64)));
 
 extern __thread struct shunt_reader *shunt_reader_self;
@@ -48,15 +51,15 @@ extern bool shunt_reader_fence; /* no membarrier here: readers pay */
  */
 struct shunt_reader *shunt_reader_get(void);
 
-static inline void shunt_reader_enter(struct shunt_reader *r)
+static inline void shunt_section_enter(uint64_t *at)
 {
-	uint64_t ctr = *(volatile uint64_t *)&r->ctr;
+	uint64_t ctr = *(volatile uint64_t *)at;
 
 	if (ctr & SHUNT_READER_NEST)
 		ctr++;
 	else
 		ctr = *(volatile uint64_t *)&shunt_reader_phase | 1;
-	*(volatile uint64_t *)&r->ctr = ctr;
+	*(volatile uint64_t *)at = ctr;
 	/* Pairs with the membarriers of shunt_reader_synchronize(): what is
 	 * read inside the section is read after the section is seen. */
 	if (__builtin_expect(shunt_reader_fence, 0))
@@ -65,13 +68,23 @@ static inline void shunt_reader_enter(struct shunt_reader *r)
 		__atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
-static inline void shunt_reader_leave(struct shunt_reader *r)
+static inline void shunt_section_leave(uint64_t *at)
 {
 	if (__builtin_expect(shunt_reader_fence, 0))
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	else
 		__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	*(volatile uint64_t *)&r->ctr = r->ctr - 1;
+	*(volatile uint64_t *)at = *at - 1;
+}
+
+static inline void shunt_reader_enter(struct shunt_reader *r)
+{
+	shunt_section_enter(&r->ctr);
+}
+
+static inline void shunt_reader_leave(struct shunt_reader *r)
+{
+	shunt_section_leave(&r->ctr);
 }
 
 /* Whether the calling thread is inside a section. Any context. */
@@ -79,7 +92,7 @@ static inline bool shunt_reader_inside(void)
 {
 	const struct shunt_reader *r = shunt_reader_self;
 
-	return r && (r->ctr & SHUNT_READER_NEST);
+	return r && ((r->ctr | r->points) & SHUNT_READER_NEST);
 }
 
 /*

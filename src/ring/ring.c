@@ -19,6 +19,22 @@
 static struct shunt_ring *rings[SHUNT_RING_MAX];
 static pthread_mutex_t rings_lock = PTHREAD_MUTEX_INITIALIZER;
 
+static void rings_hold(void)
+{
+	pthread_mutex_lock(&rings_lock);
+}
+
+static void rings_release(void)
+{
+	pthread_mutex_unlock(&rings_lock);
+}
+
+/* A fork child opens a ring of its own. */
+static void watch_fork(void)
+{
+	pthread_atfork(rings_hold, rings_release, rings_release);
+}
+
 void shunt_ring_leave(int id, struct shunt_ring_writer *w)
 {
 	struct shunt_ring *r;
@@ -164,6 +180,7 @@ static int attach(void *map, uint32_t tag, struct shunt_ring **out)
 {
 	struct pool_super *s = map;
 	struct shunt_ring *r = calloc(1, sizeof *r);
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	int id = 0;
 
 	if (!r)
@@ -179,6 +196,7 @@ static int attach(void *map, uint32_t tag, struct shunt_ring **out)
 	r->mode = s->mode;
 	r->clock = s->clock;
 	r->tag = tag;
+	pthread_once(&once, watch_fork);
 	pthread_mutex_lock(&rings_lock);
 	shunt_ring_writers_init();
 	while (id < SHUNT_RING_MAX && rings[id])

@@ -819,9 +819,13 @@ static __attribute__((noinline)) int write_slow(struct shunt_ring *r, uint32_t t
 	if (len > SHUNT_RING_PAYLOAD_MAX)
 		return -EMSGSIZE;
 	words = words_of((uint32_t)len);
-	if (words * 8 > r->page_size - sizeof(struct shunt_ring_page) - 16)
-		return -EMSGSIZE;
 	w = shunt_ring_writer(r);
+	if (words * 8 > r->page_size - sizeof(struct shunt_ring_page) - 16) {
+		if (w)
+			writer_join(r, w);
+		discard(r, w);
+		return -EMSGSIZE;
+	}
 	if (!w || !writer_join(r, w))
 		return discard(r, w);
 	do {

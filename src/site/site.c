@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -424,7 +425,7 @@ int shunt_vars_set(const struct shunt_change *c, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		for (g = c[i].var->sites; g; g = g->next)
 			g->held = c[i].bits;
-		if (shunt_var_get(c[i].var) != c[i].bits)
+		if (shunt_var_get(c[i].var) != c[i].bits && !(c[i].var->flags & SHUNT_VAR_POINT))
 			remember(c[i].var, c[i].bits);
 		put(c[i].var, c[i].bits);
 	}
@@ -660,15 +661,22 @@ static void unlink_groups(struct table *t)
 	}
 }
 
+/* Something that lies in the object; NULL: it has nothing. */
+static const void *anything_of(const struct shunt_object_sites *o)
+{
+	return o->sites != o->sites_end ? (const void *)o->sites
+	       : o->defs != o->defs_end ? (const void *)o->defs
+	       : o->offers != o->offers_end ? (const void *)o->offers
+					    : NULL;
+}
+
 /*
  * The name of an object's file. In its constructor, for the dynamic linker's lock, which
  * this needs, is the caller's then; it must not be waited for with ours held.
  */
 static void file_of(const struct shunt_object_sites *o, char *to, size_t size)
 {
-	const void *in = o->sites != o->sites_end ? (const void *)o->sites
-			 : o->defs != o->defs_end ? (const void *)o->defs
-						  : (const void *)o->offers;
+	const void *in = anything_of(o);
 	const char *name = "?";
 	Dl_info info;
 
@@ -705,11 +713,27 @@ SHUNT_API void shunt_sites_add(const struct shunt_object_sites *o)
 	shunt_points_told();
 }
 
+/* The program itself goes at the end only, before its libraries: nothing is taken back then. */
+static bool of_program(const struct shunt_object_sites *o)
+{
+	Dl_info a, b;
+
+	return dladdr(anything_of(o), &a) && dladdr((void *)getauxval(AT_PHDR), &b) &&
+	       a.dli_fbase == b.dli_fbase;
+}
+
 SHUNT_API void shunt_sites_remove(const struct shunt_object_sites *o)
 {
+	static bool ending;
 	struct table **at, *t;
+	bool program = of_program(o);
 
 	shunt_sites_lock();
+	ending = ending || program;
+	if (ending) {
+		shunt_sites_unlock();
+		return;
+	}
 	at = table_of(o);
 	t = *at;
 	if (t) {

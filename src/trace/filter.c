@@ -23,6 +23,7 @@ enum op { EQ, NE, LT, LE, GT, GE, BITS, AND, OR, NOT };
 struct step {
 	uint8_t op;
 	uint8_t field;
+	bool text; /* value.text is ours: the fields may be unloaded when it is freed */
 	union {
 		uint64_t u;
 		int64_t s;
@@ -140,6 +141,7 @@ static int take_string(struct parser *p, struct step *s)
 	s->value.text = strndup(p->at + 1, (size_t)(end - p->at - 1));
 	if (!s->value.text)
 		return -ENOMEM;
+	s->text = true;
 	if (shunt_glob_check(s->value.text)) {
 		wrong(p, "'%.40s' is not a pattern", s->value.text);
 		free(s->value.text);
@@ -201,12 +203,47 @@ static int add(struct parser *p, const struct step *s)
 	return 0;
 }
 
+/* With no fields known: any name, any constant. */
+static int any_comparison(struct parser *p)
+{
+	struct step s = {0};
+	const char *end;
+	int err;
+
+	blanks(p);
+	if (!word(*p->at) || (*p->at >= '0' && *p->at <= '9'))
+		return wrong(p, "a field's name is missing at '%.40s'", p->at);
+	while (word(*p->at))
+		p->at++;
+	err = take_op(p, &s.op);
+	if (err)
+		return err;
+	blanks(p);
+	if (*p->at == '"') {
+		end = strchr(p->at + 1, '"');
+		if (!end)
+			return wrong(p, "a string's end is missing at '%.40s'", p->at);
+		p->at = end + 1;
+		return 0;
+	}
+	end = p->at + (*p->at == '-' || *p->at == '+');
+	if (!word(*end) && *end != '.')
+		return wrong(p, "a constant is missing at '%.40s'", p->at);
+	while (word(*end) || *end == '.' || ((*end == '-' || *end == '+') && strchr("eEpP", end[-1])))
+		end++;
+	p->at = end;
+	return 0;
+}
+
 static int comparison(struct parser *p)
 {
 	struct step s = {0};
 	const struct shunt_field *field;
-	int err = take_field(p, &s.field);
+	int err;
 
+	if (!p->f->fields)
+		return any_comparison(p);
+	err = take_field(p, &s.field);
 	if (err)
 		return err;
 	field = &p->f->fields[s.field];
@@ -298,10 +335,20 @@ int shunt_filter_parse(const char *text, const struct shunt_field *fields, uint3
 	return 0;
 }
 
+int shunt_filter_check(const char *text, char *why, size_t why_size)
+{
+	struct shunt_filter *f;
+	int err = shunt_filter_parse(text, NULL, 0, &f, why, why_size);
+
+	if (!err)
+		shunt_filter_free(f);
+	return err;
+}
+
 void shunt_filter_free(const struct shunt_filter *f)
 {
 	for (uint32_t i = 0; f && i < f->n; i++)
-		if (f->step[i].op < AND && f->fields[f->step[i].field].shape == SHUNT_FIELD_STRING)
+		if (f->step[i].text)
 			free(f->step[i].value.text);
 	free((void *)(uintptr_t)f);
 }

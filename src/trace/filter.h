@@ -13,6 +13,8 @@
  */
 int shunt_filter_parse(const char *text, const struct shunt_field *fields, uint32_t nfields,
 	struct shunt_filter **filter, char *why, size_t why_size);
+/* Whether it can be an expression at all, of whatever fields. As shunt_filter_parse(). */
+int shunt_filter_check(const char *text, char *why, size_t why_size);
 void shunt_filter_free(const struct shunt_filter *filter);
 
 /* Whether an event passes. Any context. Never reads beyond `len`. */

@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <shunt/ring.h>
@@ -48,30 +50,101 @@ SHUNT_API const char *shunt_trace_error(void)
 	return error;
 }
 
+/* --- sections ------------------------------------------------------------------------ */
+
+static bool on_altstack(uintptr_t addr)
+{
+	stack_t ss;
+
+	return !syscall(SYS_sigaltstack, NULL, &ss) && !(ss.ss_flags & SS_DISABLE) &&
+	       addr - (uintptr_t)ss.ss_sp < ss.ss_size;
+}
+
+/*
+ * A signal handler may have jumped away from the middle of a section, for siglongjmp()
+ * asks nobody. A section whose frame is not above `sp` on its stack is such a one.
+ *
+ * `npoints` is raised before the section is entered and lowered after it is left, so
+ * whatever instruction the jump was at, the nesting is at most that.
+ */
+__attribute__((noinline, cold)) static void forget_left(struct shunt_reader *r, uintptr_t sp)
+{
+	int saved = errno;
+	bool alt = on_altstack(sp);
+
+	while (r->npoints && r->npoints <= 8) {
+		uintptr_t at = r->point[r->npoints - 1];
+
+		if (sp < at || (alt && !on_altstack(at)))
+			break;
+		*(volatile uint32_t *)&r->npoints = r->npoints - 1;
+	}
+	if ((r->points & SHUNT_READER_NEST) > r->npoints)
+		*(volatile uint64_t *)&r->points = (r->points & ~SHUNT_READER_NEST) | r->npoints;
+	errno = saved;
+}
+
+/* NULL: no memory. `sp` is the address of the caller's frame. Any context. */
+static inline struct shunt_reader *enter(uintptr_t sp)
+{
+	struct shunt_reader *r = shunt_reader_self;
+
+	if (__builtin_expect(!r, 0))
+		r = shunt_reader_get();
+	if (!r)
+		return NULL;
+	if (__builtin_expect(r->npoints || r->points & SHUNT_READER_NEST, 0))
+		forget_left(r, sp);
+	if (r->npoints < 8)
+		r->point[r->npoints] = sp;
+	*(volatile uint32_t *)&r->npoints = r->npoints + 1;
+	shunt_section_enter(&r->points);
+	return r;
+}
+
+static inline void leave(struct shunt_reader *r)
+{
+	shunt_section_leave(&r->points);
+	*(volatile uint32_t *)&r->npoints = r->npoints - 1;
+}
+
+/* Whether the caller, whose frame is at `sp`, is called by a probe. */
+static bool inside(uintptr_t sp)
+{
+	if (shunt_reader_self && (shunt_reader_self->npoints || shunt_reader_self->points & SHUNT_READER_NEST))
+		forget_left(shunt_reader_self, sp);
+	return shunt_reader_inside();
+}
+
+#define HERE ((uintptr_t)__builtin_frame_address(0))
+
 /* --- events ------------------------------------------------------------------------- */
 
 SHUNT_API void shunt_point_write(const struct shunt_point *p, const void *data, size_t len)
 {
 	struct shunt_ring *ring = __atomic_load_n(&p->ring, __ATOMIC_RELAXED);
-	const struct shunt_filter *f;
+	const struct shunt_filter *f = __atomic_load_n(&p->filter, __ATOMIC_RELAXED);
 	struct shunt_reader *r;
-	bool wanted = true;
 
-	if (!ring)
+	if (__builtin_expect(!ring && !f, 1)) {
 		ring = __atomic_load_n(&recorders_ring, __ATOMIC_ACQUIRE);
-	if (!ring)
+		if (ring)
+			shunt_ring_write(ring, p->id, data, len);
 		return;
-	if (__builtin_expect(!!__atomic_load_n(&p->filter, __ATOMIC_RELAXED), 0)) {
-		r = shunt_reader_get();
-		if (!r)
-			return;
-		shunt_reader_enter(r);
-		f = __atomic_load_n(&p->filter, __ATOMIC_ACQUIRE);
-		wanted = !f || shunt_filter_match(f, data, len);
-		shunt_reader_leave(r);
 	}
-	if (wanted)
-		shunt_ring_write(ring, p->id, data, len);
+	r = enter(HERE);
+	if (!r)
+		return;
+	/* Anew: a filter that was replaced is freed, and a ring closed, when we have left. */
+	if (__atomic_load_n(&p->recording, __ATOMIC_ACQUIRE)) {
+		ring = __atomic_load_n(&p->ring, __ATOMIC_ACQUIRE);
+		f = __atomic_load_n(&p->filter, __ATOMIC_ACQUIRE);
+		if (!ring)
+			ring = __atomic_load_n(&recorders_ring, __ATOMIC_ACQUIRE);
+		if (ring && (!f || shunt_filter_match(f, data, len)))
+			shunt_ring_write(ring, p->id, data, len);
+	}
+	leave(r);
 }
 
 SHUNT_API void shunt_mark_write(const struct shunt_point *p, const char *format, ...)
@@ -93,18 +166,13 @@ SHUNT_API void shunt_mark_write(const struct shunt_point *p, const char *format,
 
 SHUNT_API const struct shunt_probe *shunt_point_enter(const struct shunt_point *p)
 {
-	struct shunt_reader *r = shunt_reader_get();
-
-	if (!r)
-		return NULL;
-	shunt_reader_enter(r);
-	return __atomic_load_n(&p->probes, __ATOMIC_ACQUIRE);
+	return enter(HERE) ? __atomic_load_n(&p->probes, __ATOMIC_ACQUIRE) : NULL;
 }
 
 SHUNT_API void shunt_point_leave(void)
 {
 	if (shunt_reader_self)
-		shunt_reader_leave(shunt_reader_self);
+		leave(shunt_reader_self);
 }
 
 /* What nobody finds any more; freed at the next chance when one is in a probe. */
@@ -114,8 +182,8 @@ struct garbage {
 	struct garbage *next;
 };
 
-/* No lock held. */
-static void free_later(void *old)
+/* `wait`: returns after a grace period, whoever frees. No lock held. */
+static void free_later(void *old, bool wait)
 {
 	struct garbage *g = old;
 
@@ -124,10 +192,11 @@ static void free_later(void *old)
 			g->next = __atomic_load_n(&later, __ATOMIC_RELAXED);
 		while (!__atomic_compare_exchange_n(&later, (void **)&g->next, g, false, __ATOMIC_SEQ_CST,
 			__ATOMIC_RELAXED));
-	if (shunt_reader_inside())
+	if (inside(HERE))
 		return;
 	g = __atomic_exchange_n(&later, NULL, __ATOMIC_SEQ_CST);
-	if (!g || shunt_reader_synchronize())
+	/* Another thread may have taken ours, and still be waiting. */
+	if ((!g && !wait) || shunt_reader_synchronize())
 		return;
 	while (g) {
 		struct garbage *next = g->next;
@@ -205,7 +274,7 @@ SHUNT_API int shunt_point_register(struct shunt_point *p, void (*fn)(void), void
 			__atomic_store_n(&p->probes, old, __ATOMIC_RELEASE);
 	}
 	shunt_sites_unlock();
-	free_later(err ? (void *)q : (void *)(uintptr_t)old);
+	free_later(err ? (void *)q : (void *)(uintptr_t)old, false);
 	return err;
 }
 
@@ -216,7 +285,7 @@ SHUNT_API int shunt_point_unregister(struct shunt_point *p, void (*fn)(void), vo
 	size_t n, i;
 	int err;
 
-	if (shunt_reader_inside())
+	if (inside(HERE))
 		return -EDEADLK;
 	shunt_sites_lock();
 	old = p->probes;
@@ -234,7 +303,7 @@ SHUNT_API int shunt_point_unregister(struct shunt_point *p, void (*fn)(void), vo
 		free(q);
 		return err;
 	}
-	free_later((void *)(uintptr_t)old);
+	free_later((void *)(uintptr_t)old, true);
 	return 0;
 }
 
@@ -274,12 +343,28 @@ __attribute__((format(printf, 2, 3))) static void add(struct line *l, const char
 	l->left -= (size_t)n;
 }
 
-static void add_field(struct line *l, const struct shunt_field *f)
+/* Names that are alike when they are words get their number. */
+static void field_name(const struct shunt_point *p, uint32_t i, char *name, size_t size)
+{
+	char other[64];
+
+	word_of(name, 64, p->fields[i].name);
+	for (uint32_t k = 0; k < p->nfields; k++) {
+		word_of(other, sizeof other, p->fields[k].name);
+		if (k != i && !strcmp(name, other)) {
+			snprintf(name + strlen(name), size - strlen(name), "_%u", i + 1);
+			return;
+		}
+	}
+}
+
+static void add_field(struct line *l, const struct shunt_point *p, uint32_t i)
 {
 	static const char letter[] = {'u', 's', 'f', 'p', 'b'};
-	char name[64];
+	const struct shunt_field *f = &p->fields[i];
+	char name[80];
 
-	word_of(name, sizeof name, f->name);
+	field_name(p, i, name, sizeof name);
 	if (f->shape == SHUNT_FIELD_STRING) {
 		add(l, "string %s", name);
 		return;
@@ -308,7 +393,7 @@ int shunt_fields_text(const struct shunt_point *p, char *to, size_t size)
 	for (uint32_t i = 0; i < p->nfields; i++) {
 		if (i)
 			add(&l, "\t");
-		add_field(&l, &p->fields[i]);
+		add_field(&l, p, i);
 	}
 	return l.cut ? -ENOSPC : 0;
 }
@@ -477,14 +562,13 @@ static int grant_all(struct wish *w, size_t n, const struct rule *r)
 	return err;
 }
 
-/* Frees filters that are not needed any more. No lock held. */
+/* Waits for who is still writing, and frees filters that are not needed any more. No lock held. */
 static void free_filters(const void **old, size_t n)
 {
-	bool any = false;
-
-	for (size_t i = 0; i < n; i++)
-		any = any || old[i];
-	if (any && shunt_reader_synchronize())
+	if (inside(HERE))
+		return;
+	/* Also without filters: nobody writes any more into a ring that is closed next. */
+	if (shunt_reader_synchronize())
 		return; /* in a probe: lost */
 	for (size_t i = 0; i < n; i++)
 		shunt_filter_free(old[i]);
@@ -566,6 +650,8 @@ int shunt_points_switch(const char *glob, const char *filter, struct shunt_ring 
 		snprintf(error, sizeof error, "'%.80s' is not a pattern", glob);
 		return -EINVAL;
 	}
+	if (filter && *filter && shunt_filter_check(filter, error, sizeof error) == -EINVAL)
+		return -EINVAL;
 	if (on && !ring && !__atomic_load_n(&recorders_ring, __ATOMIC_ACQUIRE)) {
 		snprintf(error, sizeof error, "there is no ring to write into");
 		return -ENXIO;
@@ -582,6 +668,7 @@ int shunt_points_switch(const char *glob, const char *filter, struct shunt_ring 
 	else
 		rule_free(r);
 	shunt_sites_unlock();
+	shunt_points_told();
 	if (got > 0)
 		free_filters(old, (size_t)got);
 	free(w);
@@ -610,6 +697,7 @@ void shunt_points_ring(struct shunt_ring *ring)
 static void apply_rules(struct shunt_point *p)
 {
 	const struct rule *last = NULL;
+	static bool full;
 	const void *none;
 	struct wish w;
 	int err;
@@ -619,20 +707,55 @@ static void apply_rules(struct shunt_point *p)
 			last = r;
 	if (!last || !last->on)
 		return;
+	error[0] = 0;
 	err = make_wish(p, last, &w);
 	if (err) {
 		shunt_log(SHUNT_LOG_ERROR, "tracepoint %s:%s of a new object is not switched on: %s",
 			p->provider, p->name, *error ? error : strerror(-err));
-		if (complain_hook)
+		/* Once is enough for what holds for thousands. */
+		if (complain_hook && (err != -ENOSPC || !full))
 			complain_hook(*error ? error : strerror(-err));
+		full = full || err == -ENOSPC;
 		return;
 	}
 	grant(&w, last, &none);
 	p->key->enabled++;
 }
 
+/* What objects that went had. At the program's end they go too, but other threads still run
+ * their code: so it is freed when the next object comes. */
+struct retired {
+	struct retired *next;
+	const struct shunt_probe *probes;
+	const struct shunt_filter *filter;
+};
+static struct retired *retired;
+
+static void retire(const struct shunt_point *p)
+{
+	struct retired *r = p->probes || p->filter ? malloc(sizeof *r) : NULL;
+
+	if (!r)
+		return;
+	*r = (struct retired){retired, p->probes, p->filter};
+	retired = r;
+}
+
+static void free_retired(void)
+{
+	struct retired *r;
+
+	while ((r = retired)) {
+		retired = r->next;
+		free((void *)(uintptr_t)r->probes);
+		shunt_filter_free(r->filter);
+		free(r);
+	}
+}
+
 void shunt_points_add(const struct shunt_def *def, const struct shunt_def *end, const char *object)
 {
+	free_retired();
 	for (; def < end; def++) {
 		struct shunt_point *p = def->point;
 
@@ -640,6 +763,7 @@ void shunt_points_add(const struct shunt_def *def, const struct shunt_def *end, 
 			continue;
 		p->linked = 1;
 		p->object = object;
+		p->key->var.flags |= SHUNT_VAR_POINT;
 		p->next = points;
 		points = p;
 		apply_rules(p);
@@ -657,11 +781,7 @@ void shunt_points_remove(const struct shunt_def *def, const struct shunt_def *en
 			at = &(*at)->next;
 		*at = p->next;
 		p->linked = 0;
-		/* Nobody runs its code any more. */
-		free((void *)(uintptr_t)p->probes);
-		shunt_filter_free(p->filter);
-		p->probes = NULL;
-		p->filter = NULL;
+		retire(p);
 	}
 }
 

@@ -50,7 +50,7 @@ class Knobs:
 
     def values(self, *args):
         p = shunt('list', '--json', '--values', self.pid, *args)
-        return {v['name']: v for v in json.loads(p.stdout)}
+        return {v['name']: v for v in json.loads(p.stdout) if not v['name'].startswith('shunt_')}
 
     def end(self):
         out, err = self.p.communicate(timeout=60)
@@ -213,7 +213,9 @@ def tracepoints():
                        'net:packet: len=999, port=80, device="eth0"'], 'record --event-filter', text(trace))
     p, trace = record('-e', 'net:packet', '--event-filter', 'size == 1')
     ok('there is no field size' in p.stderr, 'a filter that does not fit', p.stderr)
-    for options in (('--event-filter', 'x == 1'), ('-e', ''), ('-e', 'a:b', '--event-filter', 'x == 1',
+    p, trace = record('-e', 'nobody:*')
+    ok('no tracepoint matched' in p.stderr, 'nothing of that name', p.stderr)
+    for options in (('--event-filter', 'x == 1'), ('-e', ''), ('-e', 'a:['), ('-e', 'a:b', '--event-filter', 'x >'), ('-e', 'a:b', '--event-filter', 'x == 1',
                     '--event-filter', 'y == 1')):
         ok(record(*options)[0].returncode == 2, 'wrong use: ' + ' '.join(options))
 

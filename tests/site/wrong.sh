@@ -46,6 +46,7 @@ refuses 'incompatible|conver|makes pointer' "$points void f(void) { shunt_trace(
 refuses '_Generic|static_cast' \
 	"$points void p(int x, void *d); int f(void) { return shunt_probe_register(a, b, p, NULL); }"
 refuses 'at most 4,000 bytes' 'SHUNT_TRACEPOINT(a, b, shunt_array(long, big, 600));'
+refuses 'scalar of 1, 2, 4 or 8' 'SHUNT_TRACEPOINT(a, b, shunt_real(long double, x));'
 refuses 'format|expects' '_Pragma("GCC diagnostic error \"-Wformat\"") SHUNT_MARK(m); void f(void) { shunt_mark(m, "%s", 1); }'
 echo "1..$n"
 exit $failed

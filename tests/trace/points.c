@@ -6,11 +6,13 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <shunt/ring.h>
@@ -106,6 +108,7 @@ static void recording(void)
 	ok(seen == 1 && shunt_point_on(t, ints) && !shunt_point_on(t, none), "and the others are not");
 	ok(shunt_trace_enable("nobody:*", NULL, ring) == -ENOENT &&
 			shunt_trace_enable("t:[", NULL, ring) == -EINVAL && *shunt_trace_error() &&
+			shunt_trace_enable("nobody:*", "x >", ring) == -EINVAL &&
 			shunt_trace_enable("t:*", NULL, NULL) == -ENXIO && *shunt_trace_error(),
 		"errors");
 }
@@ -185,7 +188,7 @@ static void expressions(void)
 		"i == 1 &&", "i == 1 || ", "(i == 1", "i == 1)", "i == 1 1", "s == eth0", "s == \"a",
 		"s < \"a\"", "s == \"[\"", "q == 1", "f & 1", "u == -1", "u == 99999999999999999999",
 		"i == 1.5", "i == 1x", "e == MIDDLE", "!", "i == 1 & & e == 1", "\"eth0\" == s"};
-	char deep[200] = "", many[2000] = "i == 0";
+	char deep[200] = "", many[2000] = "i == 0", why[200];
 	unsigned good = 0;
 
 	for (size_t i = 0; i < sizeof yes / sizeof *yes; i++)
@@ -199,6 +202,12 @@ static void expressions(void)
 		else
 			diag("wrong: %s", no[i]);
 	ok(good == sizeof yes / sizeof *yes + sizeof no / sizeof *no, "filters that are right, and not");
+	good = 0;
+	for (size_t i = 0; i < sizeof yes / sizeof *yes; i++)
+		good += !shunt_filter_check(yes[i], why, sizeof why);
+	ok(good == sizeof yes / sizeof *yes && shunt_filter_check("a >", why, sizeof why) == -EINVAL &&
+			shunt_filter_check("(a == 1", why, sizeof why) == -EINVAL,
+		"their form, without fields");
 	good = 0;
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
 		if (verdict(bad[i]) == -EINVAL)
@@ -341,6 +350,132 @@ static void running(void)
 		(unsigned long)probed, events, (unsigned long)wrong);
 }
 
+/* --- fork, jumps, closing, the end --------------------------------------------------------- */
+
+static void *switcher(void *arg)
+{
+	unsigned long *rounds = arg;
+
+	for (; !stop; ++*rounds) {
+		shunt_trace_enable("busy:loop", *rounds & 1 ? "i > 100" : "i != 0", ring);
+		shunt_probe_register(busy, loop, check, &token[0]);
+		shunt_probe_unregister(busy, loop, check, &token[0]);
+	}
+	return NULL;
+}
+
+static void forking(void)
+{
+	unsigned long rounds = 0;
+	pthread_t t[2];
+	int status, bad = 0;
+
+	stop = 0;
+	token[0] = 1;
+	pthread_create(&t[0], NULL, switcher, &rounds);
+	pthread_create(&t[1], NULL, runner, NULL);
+	for (int i = 0; i < 200; i++) {
+		pid_t pid = fork();
+
+		if (!pid)
+			_exit(shunt_probe_register(busy, loop, check, &token[1]) ||
+				shunt_probe_unregister(busy, loop, check, &token[1]));
+		bad |= waitpid(pid, &status, 0) != pid || status;
+	}
+	stop = 1;
+	pthread_join(t[0], NULL);
+	pthread_join(t[1], NULL);
+	ok(!bad && rounds, "200 forks while filters and probes change (%lu)", rounds);
+}
+
+static sigjmp_buf back;
+static volatile int jumps;
+
+static void jumper(int sig)
+{
+	(void)sig;
+	jumps++;
+	siglongjmp(back, 1);
+}
+
+static void jumping(void)
+{
+	struct itimerval fast = {{0, 1000}, {0, 1000}}, off = {{0, 0}, {0, 0}};
+	struct sigaction sa = {.sa_handler = jumper};
+	unsigned long rounds = 0, before;
+	sigset_t alarm;
+	pthread_t t;
+
+	stop = 0;
+	sigemptyset(&alarm);
+	sigaddset(&alarm, SIGALRM);
+	pthread_sigmask(SIG_BLOCK, &alarm, NULL);
+	pthread_create(&t, NULL, switcher, &rounds);
+	pthread_sigmask(SIG_UNBLOCK, &alarm, NULL);
+	sigaction(SIGALRM, &sa, NULL);
+	setitimer(ITIMER_REAL, &fast, NULL);
+	sigsetjmp(back, 1);
+	while (jumps < 500)
+		for (unsigned long i = 0; i < 100; i++)
+			fire(i);
+	setitimer(ITIMER_REAL, &off, NULL);
+	before = __atomic_load_n(&rounds, __ATOMIC_RELAXED);
+	while (__atomic_load_n(&rounds, __ATOMIC_RELAXED) < before + 10)
+		fire(1);
+	stop = 1;
+	pthread_join(t, NULL);
+	ok(rounds > 10, "500 jumps out of a handler, and nobody waits for ever (%lu)", rounds);
+}
+
+static void closing(void)
+{
+	struct shunt_ring_options o = {.size = 1 << 20, .mode = SHUNT_RING_OVERWRITE};
+	struct shunt_ring *own;
+	char path[64];
+	pthread_t t[2];
+	int err = 0;
+
+	snprintf(path, sizeof path, "/dev/shm/shunt-test-own-%d", getpid());
+	stop = 0;
+	for (int i = 0; i < 2; i++)
+		pthread_create(&t[i], NULL, runner, NULL);
+	for (int i = 0; i < 200 && !err; i++) {
+		err = shunt_ring_create(path, &o, &own);
+		unlink(path);
+		if (err)
+			break;
+		err = shunt_trace_enable("busy:loop", i & 1 ? "i > 5" : NULL, own) != 1;
+		usleep(100);
+		err |= shunt_trace_disable("busy:loop") != 1;
+		shunt_ring_close(own);
+	}
+	stop = 1;
+	for (int i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+	ok(!err, "a ring is closed as soon as nothing is recorded into it, 200 times");
+}
+
+static void ending(void)
+{
+	int status, bad = 0;
+
+	for (int i = 0; i < 20; i++) {
+		pid_t pid = fork();
+		pthread_t t;
+
+		if (!pid) {
+			stop = 0;
+			shunt_trace_enable("busy:loop", "i > 5 && twice != 3", ring);
+			shunt_probe_register(busy, loop, check, &token[0]);
+			pthread_create(&t, NULL, runner, NULL);
+			usleep(2000);
+			exit(0);
+		}
+		bad |= waitpid(pid, &status, 0) != pid || status;
+	}
+	ok(!bad, "exit() while others run through filters and probes");
+}
+
 /* --- a library ------------------------------------------------------------------------------ */
 
 static void library(const char *path)
@@ -350,6 +485,7 @@ static void library(const char *path)
 	char text[64];
 	bool good = true;
 
+	drain(NULL); /* what was written before */
 	shunt_trace_enable("library:*", "x < 100", ring);
 	for (int i = 0; i < 50; i++) {
 		void *lib = dlopen(path, RTLD_NOW);
@@ -388,6 +524,10 @@ int main(int argc, char **argv)
 	expressions();
 	probing();
 	running();
+	forking();
+	jumping();
+	closing();
+	ending();
 	if (argc > 1)
 		library(argv[1]);
 	return done();
