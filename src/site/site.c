@@ -28,6 +28,7 @@
 
 #include "base/hold.h"
 #include "base/log.h"
+#include "encode.h"
 #include "site.h"
 #include "text/text_internal.h"
 #include "trace/point.h"
@@ -132,167 +133,7 @@ static void put(struct shunt_var *v, uint64_t bits)
 	}
 }
 
-/* --- records ------------------------------------------------------------------------ */
-
-static uint8_t *site_at(const struct shunt_site *s)
-{
-	return (uint8_t *)(uintptr_t)&s->at + s->at;
-}
-
-static uint8_t *site_target(const struct shunt_site *s)
-{
-	return (uint8_t *)(uintptr_t)&s->target + s->target;
-}
-
-/* Of a choice's site, or an op's: what there is for a state. */
-static size_t variant_of(const struct shunt_site *s, uint64_t state)
-{
-	return state < s->index ? state : s->index - 1u;
-}
-
-static uint8_t *choice_target(const struct shunt_site *s, uint64_t state)
-{
-	int32_t *to = (int32_t *)(void *)site_target(s) + variant_of(s, state);
-
-	return (uint8_t *)to + *to;
-}
-
-static enum shunt_kind kind_of(const struct shunt_site *s)
-{
-	return (enum shunt_kind)(s->kind & SHUNT_SITE_KIND);
-}
-
-/* --- what a site holds -------------------------------------------------------------- */
-
-static bool jumps(const struct shunt_site *s, uint64_t bits)
-{
-	return !!bits == !!(s->kind & SHUNT_SITE_JUMP_ON);
-}
-
-static void encode_key(const struct shunt_site *s, bool jump, uint8_t *to)
-{
-	static const uint8_t nop2[] = {0x66, 0x90}, nop5[] = {0x0f, 0x1f, 0x44, 0, 0};
-	int32_t by = (int32_t)(site_target(s) - (site_at(s) + s->len));
-
-	if (!jump) {
-		memcpy(to, s->len == 2 ? nop2 : nop5, s->len);
-	} else if (s->len == 2) {
-		to[0] = 0xeb;
-		to[1] = (uint8_t)by;
-	} else {
-		to[0] = 0xe9;
-		memcpy(to + 1, &by, 4);
-	}
-}
-
-/* What a call's sites hold at first: they load the target. */
-#define UNPATCHED UINT64_MAX
-
-/* A trampoline's first ten bytes; `jmp *%r11` is behind them, then what loads. */
-static void encode_call(const struct shunt_site *s, uint64_t target, uint8_t *to)
-{
-	int64_t by = (int64_t)(target - (uint64_t)(uintptr_t)(site_at(s) + 5));
-
-	memset(to, 0xcc, s->len);
-	if (target == UNPATCHED) {
-		memcpy(to, (uint8_t[]){0xe9, 8, 0, 0, 0}, 5);
-	} else if (!target) {
-		to[0] = 0xc3;
-	} else if (by == (int32_t)by) {
-		to[0] = 0xe9;
-		memcpy(to + 1, &by, 4);
-	} else {
-		to[0] = 0x49; /* movabs to %r11 */
-		to[1] = 0xbb;
-		memcpy(to + 2, &target, 8);
-	}
-}
-
-static void encode_choice(const struct shunt_site *s, uint64_t state, uint8_t *to)
-{
-	static const uint8_t nop5[] = {0x0f, 0x1f, 0x44, 0, 0};
-	int32_t by = (int32_t)(choice_target(s, state) - (site_at(s) + s->len));
-
-	if (!variant_of(s, state)) {
-		memcpy(to, nop5, sizeof nop5);
-	} else {
-		to[0] = 0xe9;
-		memcpy(to + 1, &by, sizeof by);
-	}
-}
-
-/*
- * An op's variant lies there twice in a row. Four bytes that are the less by the
- * distance in the second are relative to where they are: they get what they have here.
- */
-static void encode_op(const struct shunt_site *s, uint64_t state, uint8_t *to)
-{
-	struct shunt_variant *v = (struct shunt_variant *)(void *)site_target(s) + variant_of(s, state);
-	const uint8_t *a = (uint8_t *)&v->at + v->at, *b = a + v->len;
-	uint8_t *at = to + s->len - v->len;
-	int32_t here = (int32_t)(a - (site_at(s) + s->len - v->len)), x, y;
-
-	memset(to, 0x3e, s->len - v->len);
-	memcpy(at, a, v->len);
-	for (size_t i = 0; i + 4 <= v->len; i++) {
-		memcpy(&x, a + i, sizeof x);
-		memcpy(&y, b + i, sizeof y);
-		if (x != y && (uint32_t)x - (uint32_t)y == v->len) {
-			x = (int32_t)((uint32_t)x + (uint32_t)here);
-			memcpy(at + i, &x, sizeof x);
-			return;
-		}
-	}
-}
-
-/* The bytes of the instruction that holds `bits`; an imv's register is in the text. */
-static void encode(const struct entry *at, uint64_t bits, uint8_t *to)
-{
-	const struct shunt_site *s = at->s;
-	size_t operand = at->var->size == 8 ? 8 : 4;
-
-	switch (kind_of(s)) {
-	case SHUNT_KIND_KEY:
-		encode_key(s, jumps(s, bits), to);
-		break;
-	case SHUNT_KIND_CALL:
-		encode_call(s, bits, to);
-		break;
-	case SHUNT_KIND_CHOICE:
-		encode_choice(s, bits, to);
-		break;
-	case SHUNT_KIND_OP:
-		encode_op(s, bits, to);
-		break;
-	case SHUNT_KIND_IMV:
-		memcpy(to, site_at(s), s->len);
-		memcpy(to + s->len - operand, &bits, operand);
-		break;
-	}
-}
-
-static bool same_text(const struct shunt_site *s, uint64_t a, uint64_t b)
-{
-	switch (kind_of(s)) {
-	case SHUNT_KIND_KEY:
-		return jumps(s, a) == jumps(s, b);
-	case SHUNT_KIND_CHOICE:
-	case SHUNT_KIND_OP:
-		return variant_of(s, a) == variant_of(s, b);
-	default:
-		return a == b;
-	}
-}
-
-/* What it was compiled as. */
-static uint64_t compiled(const struct shunt_site *s)
-{
-	if (kind_of(s) == SHUNT_KIND_CALL)
-		return UNPATCHED;
-	if (kind_of(s) != SHUNT_KIND_KEY)
-		return 0;
-	return !(s->kind & SHUNT_SITE_JUMPS) != !!(s->kind & SHUNT_SITE_JUMP_ON);
-}
+/* --- edits ------------------------------------------------------------------------ */
 
 static size_t add_edits(const struct shunt_sites *g, uint64_t bits, struct shunt_edit *e)
 {
@@ -301,19 +142,19 @@ static size_t add_edits(const struct shunt_sites *g, uint64_t bits, struct shunt
 	for (size_t i = 0; i < g->n; i++) {
 		const struct shunt_site *s = g->entry[i].s;
 
-		if (same_text(s, g->held, bits))
+		if (shunt_site_same(s, g->held, bits))
 			continue;
-		e[n] = (struct shunt_edit){.addr = site_at(s), .len = s->len,
+		e[n] = (struct shunt_edit){.addr = shunt_site_at(s), .len = s->len,
 			.act = SHUNT_TEXT_RETRY};
-		if (kind_of(s) == SHUNT_KIND_KEY) {
+		if (shunt_site_kind(s) == SHUNT_KIND_KEY) {
 			e[n].act = SHUNT_TEXT_JUMP;
-			e[n].target = site_target(s);
-		} else if (kind_of(s) == SHUNT_KIND_CHOICE) { /* one of the two is no NOP */
+			e[n].target = shunt_site_target(s);
+		} else if (shunt_site_kind(s) == SHUNT_KIND_CHOICE) { /* one of the two is no NOP */
 			e[n].act = SHUNT_TEXT_JUMP;
-			e[n].target = choice_target(s, variant_of(s, bits) ? bits : g->held);
+			e[n].target = shunt_site_choice_target(s, shunt_site_variant(s, bits) ? bits : g->held);
 		}
-		encode(&g->entry[i], g->held, e[n].old);
-		encode(&g->entry[i], bits, e[n].new_);
+		shunt_site_encode(s, g->var, g->held, e[n].old);
+		shunt_site_encode(s, g->var, bits, e[n].new_);
 		n++;
 	}
 	return n;
@@ -445,7 +286,7 @@ static int by_ref(const void *a, const void *b)
 /* A declaration may have another type than the definition: then it is nobody's. */
 static bool fits(const struct shunt_site *s, const struct shunt_var *v)
 {
-	enum shunt_kind kind = kind_of(s) == SHUNT_KIND_OP ? SHUNT_KIND_CHOICE : kind_of(s);
+	enum shunt_kind kind = shunt_site_kind(s) == SHUNT_KIND_OP ? SHUNT_KIND_CHOICE : shunt_site_kind(s);
 
 	return kind == v->kind &&
 	       (kind != SHUNT_KIND_IMV || !(s->kind & SHUNT_SITE_WIDE) == (v->size != 8));
@@ -480,7 +321,7 @@ static int find_vars(const struct shunt_object_sites *o, struct table *t, size_t
 		d = first ? NULL : bsearch(&key, defs, ndefs, sizeof *defs, by_ref);
 		if (d)
 			first = (char *)d->var;
-		if (first && kind_of(s) == SHUNT_KIND_KEY) /* may be an array's element */
+		if (first && shunt_site_kind(s) == SHUNT_KIND_KEY) /* may be an array's element */
 			first += s->index * sizeof(struct shunt_key);
 		if (first && fits(s, (void *)first))
 			t->entry[t->nentries++] = (struct entry){(void *)first, s};
@@ -499,12 +340,12 @@ static int by_var(const void *a, const void *b)
 	uintptr_t p = (uintptr_t)x->var, q = (uintptr_t)y->var;
 
 	if (p == q) {
-		p = compiled(x->s);
-		q = compiled(y->s);
+		p = shunt_site_compiled(x->s);
+		q = shunt_site_compiled(y->s);
 	}
 	if (p == q) {
-		p = (uintptr_t)site_at(x->s);
-		q = (uintptr_t)site_at(y->s);
+		p = (uintptr_t)shunt_site_at(x->s);
+		q = (uintptr_t)shunt_site_at(y->s);
 	}
 	return p < q ? -1 : p > q;
 }
@@ -516,11 +357,11 @@ static void make_groups(struct table *t)
 		const struct entry *e = &t->entry[i];
 		struct shunt_sites *g = t->ngroups ? &t->group[t->ngroups - 1] : NULL;
 
-		if (!g || g->var != e->var || g->held != compiled(e->s)) {
+		if (!g || g->var != e->var || g->held != shunt_site_compiled(e->s)) {
 			g = &t->group[t->ngroups++];
 			g->entry = e;
 			g->var = e->var;
-			g->held = compiled(e->s);
+			g->held = shunt_site_compiled(e->s);
 		}
 		g->n++;
 	}
