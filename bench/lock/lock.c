@@ -5,7 +5,7 @@
  * the largest; and the wait that one in a thousand exceeds. Beside ours: pthread's
  * spinlock, its mutex, normal and adaptive, a plain ticket lock, and MCS.
  *
- *   bench-lock [ms [threads..]]      prints "name value unit"; medians of 5 runs,
+ *   bench-lock [ms [threads..]]      prints "name value unit"; medians of 7 runs,
  *				      the locks in turn; a run during which others used
  *				      the processors is repeated
  *   BENCH_LOCK=name  		      only locks whose names have this in them
@@ -25,7 +25,7 @@
 #include <shunt/lock.h>
 
 #define THREADS 64
-#define RUNS	5
+#define RUNS	7
 #define SECTION_NS 100
 
 static uint64_t now_ns(void)
