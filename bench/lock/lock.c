@@ -3,7 +3,8 @@
  * lock.c - what a lock costs while nobody else wants it, and how locks do under threads:
  * sections of 100 ns, as many a second as there are; the smallest share of a thread by
  * the largest; and the wait that one in a thousand exceeds. Beside ours: pthread's
- * spinlock, its mutex, normal and adaptive, a plain ticket lock, and MCS.
+ * spinlock, its mutex, normal and adaptive, a plain ticket lock, MCS, and those two of
+ * Concurrency Kit (libck-dev), if it was there.
  *
  *   bench-lock [ms [threads..]]      prints "name value unit"; medians of 7 runs,
  *				      the locks in turn; a run during which others used
@@ -21,6 +22,10 @@
 #include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
+
+#ifdef WITH_CK
+#include <ck_spinlock.h>
+#endif
 
 #include <shunt/lock.h>
 
@@ -52,9 +57,21 @@ static struct {
 		APART struct mcs *_Atomic next;
 		atomic_bool wait;
 	} *_Atomic mcs_tail;
+#ifdef WITH_CK
+	APART ck_spinlock_ticket_t ck_ticket;
+	APART ck_spinlock_mcs_t ck_mcs;
+#endif
 	APART char end;
 } the;
 static _Thread_local struct mcs mine;
+#ifdef WITH_CK
+static _Thread_local struct ck_spinlock_mcs APART ck_mine;
+#define CK_LOCKS(do) \
+	do(ck_ticket, ck_spinlock_ticket_lock(&the.ck_ticket), ck_spinlock_ticket_unlock(&the.ck_ticket)) \
+	do(ck_mcs, ck_spinlock_mcs_lock(&the.ck_mcs, &ck_mine), ck_spinlock_mcs_unlock(&the.ck_mcs, &ck_mine))
+#else
+#define CK_LOCKS(do)
+#endif
 
 static inline void ticket_lock(void)
 {
@@ -106,7 +123,8 @@ static inline void mcs_unlock(void)
 	do(mutex, pthread_mutex_lock(&the.mutex), pthread_mutex_unlock(&the.mutex)) \
 	do(adaptive, pthread_mutex_lock(&the.adaptive), pthread_mutex_unlock(&the.adaptive)) \
 	do(ticket, ticket_lock(), ticket_unlock()) \
-	do(mcs, mcs_lock(), mcs_unlock())
+	do(mcs, mcs_lock(), mcs_unlock()) \
+	CK_LOCKS(do)
 
 /* --- alone ---------------------------------------------------------------------------- */
 
