@@ -217,13 +217,13 @@ SHUNT_API int shunt_trace_describe(const char *provider, const char *name, uint3
 	shunt_at_ = shunt_store_sequence_(shunt_at_, name, shunt_n_##name, sizeof(type));
 #define SHUNT_STORE_shunt_enumeration(type, name, labels) SHUNT_STORE_shunt_integer(type, name)
 
-static inline unsigned char *shunt_store_(unsigned char *at, const void *from, size_t n)
+__attribute__((unused)) static inline unsigned char *shunt_store_(unsigned char *at, const void *from, size_t n)
 {
 	memcpy(at, from, n);
 	return at + n;
 }
 
-static inline unsigned char *shunt_store_string_(unsigned char *at, const char *s)
+__attribute__((unused)) static inline unsigned char *shunt_store_string_(unsigned char *at, const char *s)
 {
 	size_t n = 0;
 
@@ -233,7 +233,7 @@ static inline unsigned char *shunt_store_string_(unsigned char *at, const char *
 	return at + n + 1;
 }
 
-static inline unsigned char *shunt_store_sequence_(unsigned char *at, const void *from, size_t n,
+__attribute__((unused)) static inline unsigned char *shunt_store_sequence_(unsigned char *at, const void *from, size_t n,
 	size_t size)
 {
 	uint32_t count = (uint32_t)(n < SHUNT_FIELD_MAX / size ? n : SHUNT_FIELD_MAX / size);

@@ -238,7 +238,7 @@ static void add_b(int a, unsigned char b, void *data)
 	*(long *)data += b;
 }
 
-static int inside;
+static long inside; /* also add_b's sum */
 
 static void from_inside(int a, unsigned char b, void *data)
 {
