@@ -5,6 +5,7 @@
  * empty loop; medians of 11 runs; `name value unit` a line.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,28 +74,36 @@ static double per_call(void (*fn)(void))
 	return median(v, RUNS);
 }
 
+static volatile int stop;
+
+static void pin(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof set, &set);
+}
+
 static void *other(void *arg)
 {
-	points();
+	pin(0);
+	while (!stop)
+		shunt_trace(bench, two, 1, 2);
 	return arg;
 }
 
-/* Each thread's own time for its own events, both busy. */
+/* As the peer: one thread's time, while another one does the same on its own processor. */
 static double by_two(void)
 {
-	double v[RUNS];
+	pthread_t t;
+	double one;
 
-	for (int r = 0; r < RUNS; r++) {
-		pthread_t t;
-		double begin;
-
-		pthread_create(&t, NULL, other, NULL);
-		begin = now();
-		points();
-		pthread_join(t, NULL);
-		v[r] = (now() - begin) / (double)CALLS;
-	}
-	return median(v, RUNS);
+	pthread_create(&t, NULL, other, NULL);
+	one = per_call(points);
+	stop = 1;
+	pthread_join(t, NULL);
+	return one;
 }
 
 static long sum;
@@ -115,6 +124,7 @@ int main(void)
 	if (shunt_ring_create(path, &o, &ring))
 		return 1;
 	unlink(path);
+	pin(1);
 	loop = per_call(empty);
 	clock = per_call(clock_reads) - loop;
 	printf("point.clock_read %.2f ns\n", clock);
