@@ -63,6 +63,17 @@ long far_op(long x)
 	return op_of(x);
 }
 
+/* Whether it was free; it is taken and released then. */
+bool far_lock(struct shunt_lock *l)
+{
+	if (!shunt_lock_trylock(l))
+		return false;
+	shunt_lock_unlock(l);
+	shunt_lock_lock(l);
+	shunt_lock_unlock(l);
+	return true;
+}
+
 void far_hit(int n)
 {
 	static const unsigned short q[] = {1, 2};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * uses.c - every feature of imv.h, key.h, call.h and ops.h, compiled in every way
+ * uses.c - every feature of imv.h, key.h, call.h, ops.h, trace.h and lock.h, compiled in every way
  * (matrix.sh), as C and as C++: each value read back, each branch taken, in both
  * states, in this unit, another one, and another object.
  */
@@ -304,6 +304,24 @@ static void choices(void)
 		"no ninth state");
 }
 
+/* --- the lock ------------------------------------------------------------------------ */
+
+static void locking(void)
+{
+	struct shunt_lock l = SHUNT_LOCK_INIT;
+	bool good = true;
+
+	for (int round = 0; round < 4; round++) {
+		good = good && !shunt_lock_set_mode(round & 1 ? SHUNT_LOCK_PARK : SHUNT_LOCK_NATIVE);
+		shunt_lock_lock(&l);
+		good = good && !shunt_lock_trylock(&l) && !far_lock(&l);
+		shunt_lock_unlock(&l);
+		good = good && far_lock(&l) && shunt_lock_trylock(&l);
+		shunt_lock_unlock(&l);
+	}
+	ok(good && !shunt_lock_set_mode(SHUNT_LOCK_NATIVE), "a lock, native and parking, in two places");
+}
+
 /* --- what the linker discards ----------------------------------------------------- */
 
 static void comdats(void)
@@ -363,6 +381,7 @@ int main(void)
 	choices();
 	points();
 	comdats();
+	locking();
 	values();
 	calls();
 	keys();

@@ -6,6 +6,7 @@
 #include <shunt/call.h>
 #include <shunt/imv.h>
 #include <shunt/key.h>
+#include <shunt/lock.h>
 #include <shunt/ops.h>
 #include <shunt/trace.h>
 
@@ -49,6 +50,7 @@ int far_set(int how);
 int far_width(void);
 long far_op(long x);
 void far_hit(int n);
+bool far_lock(struct shunt_lock *l);
 #ifdef __cplusplus
 }
 #endif
