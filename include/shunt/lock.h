@@ -54,7 +54,7 @@
  *   has to shunt_lock_init() first: their waiters are not there any more.
  * - Code that runs before its object's constructors (an IFUNC resolver) releases natively;
  *   who sleeps for that lock sleeps 10 ms too long at most.
- * - Up to 65,535 threads wait for a lock; more yield the processor.
+ * - At most 65,535 threads may wait for a lock at once.
  */
 #ifndef SHUNT_LOCK_H
 #define SHUNT_LOCK_H
@@ -106,9 +106,10 @@ SHUNT_API int shunt_lock_auto(bool on);
 SHUNT_API extern struct shunt_choice shunt_lock_mode;
 SHUNT_DECLARE_CHOICE(shunt_lock_mode);
 
-/* What the inline functions call. The second changes no register, for its call stands
+/* What the inline functions call. The last changes no register, for its call stands
  * where the compiler sees one instruction. */
 SHUNT_API void shunt_lock_slow(struct shunt_lock *l);
+SHUNT_API void shunt_lock_wait(struct shunt_lock *l, uint16_t ticket);
 #ifdef __x86_64__
 __attribute__((no_caller_saved_registers))
 #endif
@@ -163,6 +164,19 @@ static inline __attribute__((unused)) bool shunt_lock_trylock(struct shunt_lock 
  */
 static inline __attribute__((unused)) void shunt_lock_lock(struct shunt_lock *l)
 {
+#if SHUNT_SITES
+	typedef uint16_t __attribute__((may_alias)) half;
+	half *tickets = (half *)&l->word + 2;
+	uint16_t ticket;
+
+	/* A ticket in any case: it needs no look at the word before. */
+	if (shunt_choice(shunt_lock_mode) == SHUNT_LOCK_NATIVE) {
+		ticket = __atomic_fetch_add(&tickets[0], 1, __ATOMIC_ACQUIRE);
+		if (__builtin_expect(__atomic_load_n(&tickets[1], __ATOMIC_ACQUIRE) != ticket, 0))
+			shunt_lock_wait(l, ticket);
+		return;
+	}
+#endif
 	if (__builtin_expect(!shunt_lock_trylock(l), 0))
 		shunt_lock_slow(l);
 }

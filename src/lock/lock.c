@@ -283,6 +283,11 @@ static void lock_parking(struct shunt_lock *l)
 	wait_with(l, ticket);
 }
 
+SHUNT_API void shunt_lock_wait(struct shunt_lock *l, uint16_t ticket)
+{
+	wait_with(l, ticket);
+}
+
 SHUNT_API void shunt_lock_slow(struct shunt_lock *l)
 {
 	if (parking_now())
