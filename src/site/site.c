@@ -51,6 +51,7 @@ struct table {
 	struct table *next;
 	struct shunt_object_sites object;
 	char file[64]; /* its name */
+	bool program;  /* not a library's */
 	struct entry *entry; /* in the order of their variables */
 	struct shunt_sites *group;
 	size_t nentries, ngroups;
@@ -376,6 +377,35 @@ static void table_free(struct table *t)
 	free(t);
 }
 
+/* Something that lies in the object; NULL: it has nothing. */
+static const void *anything_of(const struct shunt_object_sites *o)
+{
+	return o->sites != o->sites_end ? (const void *)o->sites
+	       : o->defs != o->defs_end ? (const void *)o->defs
+	       : o->offers != o->offers_end ? (const void *)o->offers
+					    : NULL;
+}
+
+/*
+ * The name of an object's file, and whether it is the program's. In its constructor, for
+ * the dynamic linker's lock, which this needs, is the caller's then; it must not be
+ * waited for with ours held.
+ */
+static void file_of(struct table *t)
+{
+	const char *name = NULL, *slash = NULL;
+	Dl_info info, program;
+
+	if (dladdr(anything_of(&t->object), &info)) {
+		name = info.dli_fname;
+		slash = name ? strrchr(name, '/') : NULL;
+		t->program = dladdr((void *)getauxval(AT_PHDR), &program) &&
+			     info.dli_fbase == program.dli_fbase;
+	}
+	snprintf(t->file, sizeof t->file, "%s", slash ? slash + 1 : name && *name ? name : "?");
+}
+
+/* The object's constructor is what calls, so nobody else makes its table now. */
 static struct table *table_make(const struct shunt_object_sites *o)
 {
 	size_t n = (size_t)(o->sites_end - o->sites);
@@ -392,6 +422,7 @@ static struct table *table_make(const struct shunt_object_sites *o)
 	}
 	qsort(t->entry, t->nentries, sizeof *t->entry, by_var);
 	make_groups(t);
+	file_of(t);
 	return t;
 }
 
@@ -502,82 +533,50 @@ static void unlink_groups(struct table *t)
 	}
 }
 
-/* Something that lies in the object; NULL: it has nothing. */
-static const void *anything_of(const struct shunt_object_sites *o)
+static bool is_known(const struct shunt_object_sites *o)
 {
-	return o->sites != o->sites_end ? (const void *)o->sites
-	       : o->defs != o->defs_end ? (const void *)o->defs
-	       : o->offers != o->offers_end ? (const void *)o->offers
-					    : NULL;
-}
+	bool known;
 
-/*
- * The name of an object's file. In its constructor, for the dynamic linker's lock, which
- * this needs, is the caller's then; it must not be waited for with ours held.
- */
-static void file_of(const struct shunt_object_sites *o, char *to, size_t size)
-{
-	const void *in = anything_of(o);
-	const char *name = "?";
-	Dl_info info;
-
-	if (in && dladdr(in, &info) && info.dli_fname && *info.dli_fname) {
-		name = strrchr(info.dli_fname, '/');
-		name = name ? name + 1 : info.dli_fname;
-	}
-	snprintf(to, size, "%s", name);
+	shunt_sites_lock();
+	known = *table_of(o) != NULL;
+	shunt_sites_unlock();
+	return known;
 }
 
 SHUNT_API void shunt_sites_add(const struct shunt_object_sites *o)
 {
 	struct table *t;
-	char file[64];
 
 	shunt_sites_at_fork();
-	file_of(o, file, sizeof file);
-	shunt_sites_lock();
-	if ((o->sites != o->sites_end || o->defs != o->defs_end || o->offers != o->offers_end) &&
-		!*table_of(o)) {
-		t = table_make(o);
-		if (t) {
-			strcpy(t->file, file);
-			t->next = tables;
-			tables = t;
-			link_groups(t);
-			shunt_points_add(o->defs, o->defs_end, t->file);
-			table_update(t);
-		} else {
-			shunt_log(SHUNT_LOG_ERROR, "%s: no memory for its sites", file);
-		}
+	/* Each unit of an object says the same. */
+	if (!anything_of(o) || is_known(o))
+		return;
+	t = table_make(o);
+	if (!t) {
+		shunt_log(SHUNT_LOG_ERROR, "no memory for the sites of an object");
+		return;
 	}
+	shunt_sites_lock();
+	t->next = tables;
+	tables = t;
+	link_groups(t);
+	shunt_points_add(o->defs, o->defs_end, t->file);
+	table_update(t);
 	shunt_sites_unlock();
 	shunt_points_told();
-}
-
-/* The program itself goes at the end only, before its libraries: nothing is taken back then. */
-static bool of_program(const struct shunt_object_sites *o)
-{
-	Dl_info a, b;
-
-	return dladdr(anything_of(o), &a) && dladdr((void *)getauxval(AT_PHDR), &b) &&
-	       a.dli_fbase == b.dli_fbase;
 }
 
 SHUNT_API void shunt_sites_remove(const struct shunt_object_sites *o)
 {
 	static bool ending;
 	struct table **at, *t;
-	bool program = of_program(o);
 
 	shunt_sites_lock();
-	ending = ending || program;
-	if (ending) {
-		shunt_sites_unlock();
-		return;
-	}
 	at = table_of(o);
 	t = *at;
-	if (t) {
+	/* The program itself goes at the end only, before its libraries: nothing is taken back then. */
+	ending = ending || (t && t->program);
+	if (t && !ending) {
 		*at = t->next;
 		shunt_points_remove(o->defs, o->defs_end);
 		unlink_groups(t);
