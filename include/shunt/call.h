@@ -165,16 +165,11 @@ SHUNT_API void shunt_return_0(void);
 		shunt_f_ ? shunt_f_ : (__typeof__(&shunt_call_##name))shunt_return_0; \
 	})
 #elif defined(__cplusplus)
-template <struct shunt_call &Call> struct __attribute__((visibility("hidden"))) shunt_call_ref_ {
-	static struct shunt_call *const ref;
-};
-template <struct shunt_call &Call>
-struct shunt_call *const shunt_call_ref_<Call>::ref = &Call;
 #define shunt_call(name) \
 	__extension__({ \
 		__asm__ volatile(SHUNT_CALL_TRAMPOLINE_(name) \
 				 : \
-				 : [ref] "i"(&shunt_call_ref_<name>::ref), \
+				 : [ref] "i"((&shunt_ref_<struct shunt_call, name>::ref)), \
 				 [kind] "i"(SHUNT_KIND_CALL), \
 				 [offset] "i"(sizeof(struct shunt_var))); \
 		&shunt_call_##name; \

@@ -96,7 +96,6 @@ template <typename T> struct shunt_type_of_<T *, false> {
 	static const int value = SHUNT_TYPE_POINTER;
 };
 #define SHUNT_TYPE_(t) shunt_type_of_<t, __is_enum(t)>::value
-#define SHUNT_STATIC_ASSERT_ static_assert
 #else
 #define SHUNT_TYPE_(t) \
 	_Generic((t)0, _Bool: SHUNT_TYPE_BOOL, float: SHUNT_TYPE_FLOAT, double: SHUNT_TYPE_FLOAT, \
@@ -106,7 +105,6 @@ template <typename T> struct shunt_type_of_<T *, false> {
 		unsigned char: SHUNT_TYPE_UNSIGNED, unsigned short: SHUNT_TYPE_UNSIGNED, \
 		unsigned: SHUNT_TYPE_UNSIGNED, unsigned long: SHUNT_TYPE_UNSIGNED, \
 		unsigned long long: SHUNT_TYPE_UNSIGNED, default: SHUNT_TYPE_POINTER)
-#define SHUNT_STATIC_ASSERT_ _Static_assert
 #endif
 
 #define SHUNT_IMV_(storage, type, name, initial) \
@@ -168,11 +166,6 @@ template <typename T> static inline T shunt_load_(T *at)
 		shunt_v_; \
 	})
 #elif defined(__cplusplus)
-template <struct shunt_imv &Imv> struct __attribute__((visibility("hidden"))) shunt_imv_ref_ {
-	static struct shunt_imv *const ref;
-};
-template <struct shunt_imv &Imv> struct shunt_imv *const shunt_imv_ref_<Imv>::ref = &Imv;
-
 template <typename T, struct shunt_imv &Imv>
 static inline __attribute__((always_inline)) T shunt_imv_read_()
 {
@@ -181,7 +174,7 @@ static inline __attribute__((always_inline)) T shunt_imv_read_()
 
 	__asm__ volatile(SHUNT_IMV_READ_
 			 : [out] "=r"(bits)
-			 : [ref] "i"(&shunt_imv_ref_<Imv>::ref), [size] "i"(sizeof(T)),
+			 : [ref] "i"(&shunt_ref_<struct shunt_imv, Imv>::ref), [size] "i"(sizeof(T)),
 			 [kind] "i"(SHUNT_KIND_IMV | (sizeof(T) == 8 ? SHUNT_SITE_WIDE : 0)));
 	memcpy(&value, &bits, sizeof value);
 	return value;

@@ -105,7 +105,7 @@ struct shunt_variant {
 /* All at file scope. */
 #define SHUNT_DEFINE_CHOICE(name, ...) \
 	static const char *const shunt_states_##name[] = {__VA_ARGS__}; \
-	SHUNT_CHOICE_ASSERT_(sizeof shunt_states_##name / sizeof(char *) <= SHUNT_STATES_MAX, \
+	SHUNT_STATIC_ASSERT_(sizeof shunt_states_##name / sizeof(char *) <= SHUNT_STATES_MAX, \
 		"shunt: a choice has at most 8 states"); \
 	struct shunt_choice name = {{NULL, #name, NULL, SHUNT_KIND_CHOICE, 8, SHUNT_TYPE_UNSIGNED, 0, 0}, \
 		0, shunt_states_##name, sizeof shunt_states_##name / sizeof(char *)}; \
@@ -114,11 +114,6 @@ struct shunt_variant {
 	extern struct shunt_choice name; \
 	SHUNT_DECLARED_(struct shunt_choice, name, &name) \
 	extern struct shunt_choice name
-#ifdef __cplusplus
-#define SHUNT_CHOICE_ASSERT_ static_assert
-#else
-#define SHUNT_CHOICE_ASSERT_ _Static_assert
-#endif
 
 /*
  * By a feature's name, as __builtin_cpu_supports() has it. Constructors of priority 102:
@@ -159,18 +154,11 @@ struct shunt_variant {
 #define shunt_choice(name) shunt_choice_get(name)
 #elif defined(__cplusplus)
 template <struct shunt_choice &Choice>
-struct __attribute__((visibility("hidden"))) shunt_choice_ref_ {
-	static struct shunt_choice *const ref;
-};
-template <struct shunt_choice &Choice>
-struct shunt_choice *const shunt_choice_ref_<Choice>::ref = &Choice;
-
-template <struct shunt_choice &Choice>
 static inline __attribute__((always_inline)) int shunt_choice_()
 {
 	__asm__ goto(SHUNT_CHOICE_SITE_("%l[s1]", "%l[s2]", "%l[s3]", "%l[s4]", "%l[s5]", "%l[s6]", "%l[s7]")
 		     :
-		     : [ref] "i"(&shunt_choice_ref_<Choice>::ref), [kind] "i"(SHUNT_KIND_CHOICE)
+		     : [ref] "i"((&shunt_ref_<struct shunt_choice, Choice>::ref)), [kind] "i"(SHUNT_KIND_CHOICE)
 		     :
 		     : s1, s2, s3, s4, s5, s6, s7);
 	return 0;
@@ -190,7 +178,7 @@ s7:
 	return 7;
 }
 #define shunt_choice(name) shunt_choice_<name>()
-#define SHUNT_CHOICE_REF_(name) (&shunt_choice_ref_<name>::ref)
+#define SHUNT_CHOICE_REF_(name) (&shunt_ref_<struct shunt_choice, name>::ref)
 #else
 #define SHUNT_STATE_(n) \
 	shunt_state_##n##_: \

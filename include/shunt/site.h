@@ -172,10 +172,16 @@ __attribute__((destructor(101), used)) static void shunt_sites_end_(void)
 	static const struct shunt_def shunt_def_##name \
 		__attribute__((section("shunt_defs"), used, SHUNT_RETAIN_ aligned(8)))
 #ifdef __cplusplus
+template <typename T, T &Var> struct __attribute__((visibility("hidden"))) shunt_ref_ {
+	static T *const ref;
+};
+template <typename T, T &Var> T *const shunt_ref_<T, Var>::ref = &Var;
+#define SHUNT_STATIC_ASSERT_ static_assert
 #define SHUNT_DECLARED_(type, name, address)
 #define SHUNT_DEFINED_(type, name, address, count) \
 	SHUNT_DEF_(name, count) = {&(address)->var, NULL, #name, count, NULL}
 #else
+#define SHUNT_STATIC_ASSERT_ _Static_assert
 #define SHUNT_DECLARED_(type, name, address) \
 	static type *const volatile shunt_ref_##name __attribute__((unused)) = address;
 #define SHUNT_DEFINED_(type, name, address, count) \

@@ -177,22 +177,17 @@ SHUNT_API int shunt_trace_describe(const char *provider, const char *name, uint3
 #define SHUNT_ARG_shunt_sequence(type, name)		   name, shunt_n_##name,
 #define SHUNT_ARG_shunt_enumeration(type, name, labels)	   name,
 
-#ifdef __cplusplus
-#define SHUNT_FIELD_TYPE_(t) (shunt_type_of_<t, __is_enum(t)>::value)
-#else
-#define SHUNT_FIELD_TYPE_(t) SHUNT_TYPE_(t)
-#endif
 #define SHUNT_DESC_shunt_integer(type, name) \
-	{#name, SHUNT_FIELD_SCALAR, SHUNT_FIELD_TYPE_(type), sizeof(type), 1, NULL},
+	{#name, SHUNT_FIELD_SCALAR, SHUNT_TYPE_(type), sizeof(type), 1, NULL},
 #define SHUNT_DESC_shunt_real(type, name) \
 	{#name, SHUNT_FIELD_SCALAR, SHUNT_TYPE_FLOAT, sizeof(type), 1, NULL},
 #define SHUNT_DESC_shunt_string(name) {#name, SHUNT_FIELD_STRING, SHUNT_TYPE_UNSIGNED, 1, 1, NULL},
 #define SHUNT_DESC_shunt_array(type, name, n) \
-	{#name, SHUNT_FIELD_ARRAY, SHUNT_FIELD_TYPE_(type), sizeof(type), n, NULL},
+	{#name, SHUNT_FIELD_ARRAY, SHUNT_TYPE_(type), sizeof(type), n, NULL},
 #define SHUNT_DESC_shunt_sequence(type, name) \
-	{#name, SHUNT_FIELD_SEQUENCE, SHUNT_FIELD_TYPE_(type), sizeof(type), 1, NULL},
+	{#name, SHUNT_FIELD_SEQUENCE, SHUNT_TYPE_(type), sizeof(type), 1, NULL},
 #define SHUNT_DESC_shunt_enumeration(type, name, labels) \
-	{#name, SHUNT_FIELD_SCALAR, SHUNT_FIELD_TYPE_(type), sizeof(type), 1, labels},
+	{#name, SHUNT_FIELD_SCALAR, SHUNT_TYPE_(type), sizeof(type), 1, labels},
 
 #define SHUNT_SIZE_shunt_integer(type, name)		  +sizeof(type)
 #define SHUNT_SIZE_shunt_real(type, name)		  +sizeof(type)
