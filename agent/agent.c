@@ -25,6 +25,7 @@
 #include "control/serve.h"
 #include "object/object.h"
 #include "site/site.h"
+#include "trace/kind.h"
 #include "trace/point.h"
 
 struct shunt_agent shunt_agent;
@@ -59,7 +60,7 @@ void shunt_agent_export(void)
 		next_object = o->id + 1;
 	}
 	if (!err) {
-		err = shunt_points_export(shunt_agent.out, shunt_agent.image);
+		err = shunt_kinds_export(shunt_agent.out, shunt_agent.image);
 		if (err > 0)
 			atomic_store(&shunt_agent.ctl->points, 1);
 		err = err > 0 ? 0 : err;
@@ -288,13 +289,13 @@ static void come_up_in_child(struct shunt_ctl *ctl)
 	atomic_fetch_add(&ctl->processes, 1);
 	shunt_record_in_child(ring);
 	shunt_points_ring(ring);
-	shunt_points_exported_none();
+	shunt_kinds_exported_none();
 	shunt_ring_close(parents); /* writes nothing: the child has no page in it */
 	if (image >= SHUNT_CTL_IMAGES) { /* nobody will know whose child it is */
 		next_object = 0;
 		shunt_agent_export();
 	}
-	if (shunt_points_export(shunt_agent.out, image) < 0)
+	if (shunt_kinds_export(shunt_agent.out, image) < 0)
 		shunt_ctl_note(ctl, SHUNT_NOTE_WARNING, "tracepoints' fields cannot be written to %.120s",
 			shunt_agent.out);
 	claim_entry();

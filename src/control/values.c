@@ -14,6 +14,7 @@
 #include "object/object.h"
 #include "serve.h"
 #include "site/site.h"
+#include "trace/kind.h"
 #include "trace/point.h"
 #include "value.h"
 

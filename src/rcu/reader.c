@@ -130,6 +130,14 @@ struct shunt_reader *shunt_reader_get(void)
 	return shunt_reader_self;
 }
 
+bool shunt_on_altstack(uintptr_t addr)
+{
+	stack_t ss;
+
+	return !syscall(SYS_sigaltstack, NULL, &ss) && !(ss.ss_flags & SS_DISABLE) &&
+	       addr - (uintptr_t)ss.ss_sp < ss.ss_size;
+}
+
 static bool is_old(const uint64_t *at, uint64_t phase)
 {
 	uint64_t ctr = __atomic_load_n(at, __ATOMIC_ACQUIRE);

@@ -87,6 +87,12 @@ static inline void shunt_reader_leave(struct shunt_reader *r)
 	shunt_section_leave(&r->ctr);
 }
 
+/*
+ * Whether an address is on the calling thread's alternate signal stack: for who compares
+ * frames to find sections that a handler has jumped away from. Any context.
+ */
+bool shunt_on_altstack(uintptr_t addr);
+
 /* Whether the calling thread is inside a section. Any context. */
 static inline bool shunt_reader_inside(void)
 {

@@ -93,14 +93,6 @@ static uintptr_t restorer(void)
 	return known;
 }
 
-static bool on_altstack(uintptr_t addr)
-{
-	stack_t ss;
-
-	return !syscall(SYS_sigaltstack, NULL, &ss) && !(ss.ss_flags & SS_DISABLE) &&
-	       addr - (uintptr_t)ss.ss_sp < ss.ss_size;
-}
-
 /*
  * Whether a signal frame lies between two places of one stack. Read through
  * the kernel: the places may belong to different stacks after all.
@@ -133,12 +125,12 @@ static bool signal_between(uintptr_t lo, uintptr_t hi)
 static bool may_nest(struct shunt_reader *r, uintptr_t sp)
 {
 	int saved = errno;
-	bool yes = false, alt = on_altstack(sp);
+	bool yes = false, alt = shunt_on_altstack(sp);
 
 	while (r->depth) {
 		uintptr_t cb = r->frame[r->depth - 1];
 
-		if (alt && !on_altstack(cb)) {
+		if (alt && !shunt_on_altstack(cb)) {
 			yes = true;
 			break;
 		}

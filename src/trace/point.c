@@ -10,18 +10,16 @@
  * matches decides, as for functions.
  */
 #include <errno.h>
-#include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <signal.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <shunt/ring.h>
 
 #include "base/log.h"
 #include "filter.h"
+#include "kind.h"
 #include "object/object.h"
 #include "point.h"
 #include "rcu/reader.h"
@@ -38,9 +36,6 @@ struct rule {
 static struct shunt_point *points;
 static struct rule *rules;
 static struct shunt_ring *recorders_ring;
-/* Kinds of events: "provider:name", a tab, the fields. An id is an index + 1. */
-static char **kinds;
-static uint32_t nkinds, exported;
 static void (*export_hook)(void), (*complain_hook)(const char *);
 
 static __thread char error[192];
@@ -52,14 +47,6 @@ SHUNT_API const char *shunt_trace_error(void)
 
 /* --- sections ------------------------------------------------------------------------ */
 
-static bool on_altstack(uintptr_t addr)
-{
-	stack_t ss;
-
-	return !syscall(SYS_sigaltstack, NULL, &ss) && !(ss.ss_flags & SS_DISABLE) &&
-	       addr - (uintptr_t)ss.ss_sp < ss.ss_size;
-}
-
 /*
  * A signal handler may have jumped away from the middle of a section, for siglongjmp()
  * asks nobody. A section whose frame is not above `sp` on its stack is such a one.
@@ -70,12 +57,12 @@ static bool on_altstack(uintptr_t addr)
 __attribute__((noinline, cold)) static void forget_left(struct shunt_reader *r, uintptr_t sp)
 {
 	int saved = errno;
-	bool alt = on_altstack(sp);
+	bool alt = shunt_on_altstack(sp);
 
 	while (r->npoints && r->npoints <= 8) {
 		uintptr_t at = r->point[r->npoints - 1];
 
-		if (sp < at || (alt && !on_altstack(at)))
+		if (sp < at || (alt && !shunt_on_altstack(at)))
 			break;
 		*(volatile uint32_t *)&r->npoints = r->npoints - 1;
 	}
@@ -307,192 +294,6 @@ SHUNT_API int shunt_point_unregister(struct shunt_point *p, void (*fn)(void), vo
 	return 0;
 }
 
-/* --- kinds of events ------------------------------------------------------------------ */
-
-static void word_of(char *to, size_t size, const char *from)
-{
-	size_t n = 0;
-
-	for (; from[n] && n + 1 < size; n++)
-		to[n] = (from[n] >= 'a' && from[n] <= 'z') || (from[n] >= 'A' && from[n] <= 'Z') ||
-				(from[n] >= '0' && from[n] <= '9')
-			? from[n]
-			: '_';
-	to[n] = 0;
-}
-
-struct line {
-	char *at;
-	size_t left;
-	bool cut;
-};
-
-__attribute__((format(printf, 2, 3))) static void add(struct line *l, const char *fmt, ...)
-{
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = vsnprintf(l->at, l->left, fmt, ap);
-	va_end(ap);
-	if (n < 0 || (size_t)n >= l->left) {
-		l->cut = true;
-		n = 0;
-	}
-	l->at += n;
-	l->left -= (size_t)n;
-}
-
-/* Names that are alike when they are words get their number. */
-static void field_name(const struct shunt_point *p, uint32_t i, char *name, size_t size)
-{
-	char other[64];
-
-	word_of(name, 64, p->fields[i].name);
-	for (uint32_t k = 0; k < p->nfields; k++) {
-		word_of(other, sizeof other, p->fields[k].name);
-		if (k != i && !strcmp(name, other)) {
-			snprintf(name + strlen(name), size - strlen(name), "_%u", i + 1);
-			return;
-		}
-	}
-}
-
-static void add_field(struct line *l, const struct shunt_point *p, uint32_t i)
-{
-	static const char letter[] = {'u', 's', 'f', 'p', 'b'};
-	const struct shunt_field *f = &p->fields[i];
-	char name[80];
-
-	field_name(p, i, name, sizeof name);
-	if (f->shape == SHUNT_FIELD_STRING) {
-		add(l, "string %s", name);
-		return;
-	}
-	add(l, "%c%u", letter[f->type < 5 ? f->type : 0], f->size * 8u);
-	for (const struct shunt_label *b = f->labels; b && b->name; b++) {
-		char label[64];
-
-		word_of(label, sizeof label, b->name);
-		add(l, "%c%s=%lld", b == f->labels ? '{' : ',', label, (long long)b->value);
-	}
-	if (f->labels && f->labels->name)
-		add(l, "}");
-	if (f->shape == SHUNT_FIELD_ARRAY)
-		add(l, "[%u]", f->count);
-	if (f->shape == SHUNT_FIELD_SEQUENCE)
-		add(l, "[]");
-	add(l, " %s", name);
-}
-
-int shunt_fields_text(const struct shunt_point *p, char *to, size_t size)
-{
-	struct line l = {to, size, false};
-
-	*to = 0;
-	for (uint32_t i = 0; i < p->nfields; i++) {
-		if (i)
-			add(&l, "\t");
-		add_field(&l, p, i);
-	}
-	return l.cut ? -ENOSPC : 0;
-}
-
-static int kind_text(const struct shunt_point *p, char *to, size_t size)
-{
-	char provider[64], name[128];
-	int n;
-
-	word_of(provider, sizeof provider, p->provider);
-	word_of(name, sizeof name, p->name);
-	n = snprintf(to, size, "%s:%s%s", provider, name, p->nfields ? "\t" : "");
-	return shunt_fields_text(p, to + n, size - (size_t)n);
-}
-
-/* Equal ones have one id, for a library may be loaded again and again. */
-static int give_id(struct shunt_point *p)
-{
-	char text[2048], **more;
-
-	if (p->id)
-		return 0;
-	if (kind_text(p, text, sizeof text)) {
-		snprintf(error, sizeof error, "the fields of %.40s:%.60s have too long a description",
-			p->provider, p->name);
-		return -EINVAL;
-	}
-	for (uint32_t i = 0; i < nkinds; i++)
-		if (!strcmp(kinds[i], text)) {
-			p->id = i + 1;
-			return 0;
-		}
-	if (nkinds == SHUNT_POINT_IDS) {
-		snprintf(error, sizeof error, "more than %d different tracepoints", SHUNT_POINT_IDS);
-		return -ENOSPC;
-	}
-	more = realloc(kinds, (nkinds + 1) * sizeof *kinds);
-	if (!more)
-		return -ENOMEM;
-	kinds = more;
-	kinds[nkinds] = strdup(text);
-	if (!kinds[nkinds])
-		return -ENOMEM;
-	p->id = ++nkinds;
-	return 0;
-}
-
-int shunt_points_export(const char *dir, uint32_t image)
-{
-	char path[1100];
-	int fd, err = 0;
-	FILE *f;
-
-	shunt_sites_lock();
-	if (exported < nkinds) {
-		snprintf(path, sizeof path, "%s/points-%u", dir, image);
-		fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0666);
-		f = fd < 0 ? NULL : fdopen(fd, "a");
-		if (!f)
-			err = -errno;
-		for (; f && exported < nkinds; exported++)
-			fprintf(f, "%u %s\n", exported + 1, kinds[exported]);
-		if (f && fclose(f))
-			err = -errno;
-	}
-	if (!err)
-		err = (int)exported;
-	shunt_sites_unlock();
-	return err;
-}
-
-void shunt_points_exported_none(void)
-{
-	exported = 0;
-}
-
-SHUNT_API int shunt_trace_describe(const char *provider, const char *name, uint32_t *type, char *text,
-	size_t size)
-{
-	char start[256];
-	size_t n = (size_t)snprintf(start, sizeof start, "%s:%s", provider, name);
-	int err = -ENOENT;
-
-	shunt_sites_lock();
-	for (uint32_t i = 0; i < nkinds && n < sizeof start; i++) {
-		const char *rest = kinds[i] + n;
-
-		if (strncmp(kinds[i], start, n) || (*rest && *rest != '\t'))
-			continue;
-		rest += *rest == '\t';
-		err = strlen(rest) < size ? 0 : -ENOSPC;
-		if (!err)
-			strcpy(text, rest);
-		*type = i + 1;
-	}
-	shunt_sites_unlock();
-	return err;
-}
-
 /* --- rules ------------------------------------------------------------------------------ */
 
 static bool matches(const char *glob, const struct shunt_point *p)
@@ -503,11 +304,32 @@ static bool matches(const char *glob, const struct shunt_point *p)
 	return shunt_glob_match(glob, name);
 }
 
+/* The last one that matches decides. NULL: none does. */
+static const struct rule *rule_for(const struct shunt_point *p)
+{
+	const struct rule *last = NULL;
+
+	for (const struct rule *r = rules; r; r = r->next)
+		if (matches(r->glob, p))
+			last = r;
+	return last;
+}
+
 /* What a tracepoint is to become. */
 struct wish {
 	struct shunt_point *p;
 	const struct shunt_filter *filter;
 };
+
+static int give_id(struct shunt_point *p)
+{
+	int id = p->id ? (int)p->id : shunt_kind_find(p, error, sizeof error);
+
+	if (id < 0)
+		return id;
+	p->id = (uint32_t)id;
+	return 0;
+}
 
 static int make_wish(struct shunt_point *p, const struct rule *r, struct wish *w)
 {
@@ -565,10 +387,8 @@ static int grant_all(struct wish *w, size_t n, const struct rule *r)
 /* Waits for who is still writing, and frees filters that are not needed any more. No lock held. */
 static void free_filters(const void **old, size_t n)
 {
-	if (inside(HERE))
-		return;
 	/* Also without filters: nobody writes any more into a ring that is closed next. */
-	if (shunt_reader_synchronize())
+	if (inside(HERE) || shunt_reader_synchronize())
 		return; /* in a probe: lost */
 	for (size_t i = 0; i < n; i++)
 		shunt_filter_free(old[i]);
@@ -696,15 +516,12 @@ void shunt_points_ring(struct shunt_ring *ring)
 /* Its sites are not up to date yet: the key's count decides what they will be. */
 static void apply_rules(struct shunt_point *p)
 {
-	const struct rule *last = NULL;
+	const struct rule *last = rule_for(p);
 	static bool full;
 	const void *none;
 	struct wish w;
 	int err;
 
-	for (const struct rule *r = rules; r; r = r->next)
-		if (matches(r->glob, p))
-			last = r;
 	if (!last || !last->on)
 		return;
 	error[0] = 0;
@@ -793,17 +610,14 @@ void shunt_points_hooks(void (*export)(void), void (*complain)(const char *sente
 
 void shunt_points_told(void)
 {
-	if (export_hook && exported < nkinds)
+	if (export_hook && shunt_kinds_new())
 		export_hook();
 }
 
 const char *shunt_points_filter(const struct shunt_point *p)
 {
-	const struct rule *last = NULL;
+	const struct rule *last = rule_for(p);
 
-	for (const struct rule *r = rules; r; r = r->next)
-		if (matches(r->glob, p))
-			last = r;
 	return last && last->on && last->filter ? last->filter : "";
 }
 
@@ -814,15 +628,4 @@ int shunt_points_each(int (*fn)(const struct shunt_point *p, void *arg), void *a
 	for (const struct shunt_point *p = points; p && !r; p = p->next)
 		r = fn(p, arg);
 	return r;
-}
-
-unsigned shunt_points_count(void)
-{
-	unsigned n = 0;
-
-	shunt_sites_lock();
-	for (const struct shunt_point *p = points; p; p = p->next)
-		n++;
-	shunt_sites_unlock();
-	return n;
 }

@@ -8,9 +8,6 @@
 
 #include <shunt/trace.h>
 
-/* The longest type of a ring's event: 12 bits, and one that is nobody's. */
-enum { SHUNT_POINT_IDS = 4094 };
-
 /* site.c: an object's definitions come, and go. Those that come get what the rules say. */
 void shunt_points_add(const struct shunt_def *defs, const struct shunt_def *end, const char *object);
 void shunt_points_remove(const struct shunt_def *defs, const struct shunt_def *end);
@@ -18,26 +15,15 @@ void shunt_points_remove(const struct shunt_def *defs, const struct shunt_def *e
 /* Calls fn for each, until it does not return 0. */
 int shunt_points_each(int (*fn)(const struct shunt_point *p, void *arg), void *arg);
 
-/* How many there are of them. No lock held. */
-unsigned shunt_points_count(void);
-
 /*
  * What the recorder's points write into; NULL: nowhere. In a fork child: the child's. No
  * lock held.
  */
 void shunt_points_ring(struct shunt_ring *ring);
 
-/*
- * shunt_trace_enable() and shunt_trace_disable(). `loud`: a filter that does not fit one
- * that matches is an error. No lock held.
- */
+/* shunt_trace_enable() and shunt_trace_disable(). No lock held. */
 int shunt_points_switch(const char *glob, const char *filter, struct shunt_ring *ring, bool on);
 
-/*
- * Appends to dir/points-IMAGE what is not in it yet: a line for each kind of event.
- * The number of lines that it has now, or -errno. No lock held.
- */
-int shunt_points_export(const char *dir, uint32_t image);
 /*
  * `export` is called when there is something to export, with no lock of ours held;
  * `complain` with a sentence, when a new object's tracepoint cannot be switched on.
@@ -48,11 +34,5 @@ void shunt_points_told(void);
 
 /* The filter that it was switched on with, "" if none. */
 const char *shunt_points_filter(const struct shunt_point *p);
-
-/* In a fork child: its file is another one. */
-void shunt_points_exported_none(void);
-
-/* "u32 len" and so on, tabs between fields. 0 or -ENOSPC. Pure. */
-int shunt_fields_text(const struct shunt_point *p, char *to, size_t size);
 
 #endif
