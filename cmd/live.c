@@ -190,15 +190,18 @@ static uint32_t show_answer(struct listing *l, unsigned pid, const char *reply, 
 	while (shunt_ctl_next_line(&r, &line)) {
 		if (shunt_ctl_key_is(&line, "next"))
 			return (uint32_t)shunt_ctl_number(&line);
-		if (!shunt_ctl_key_is(&line, "fn") || !shunt_ctl_parse_function(&line, &fn))
-			continue;
-		show_function(l, pid, &fn);
-		l->shown++;
+		if (!shunt_ctl_key_is(&line, "fn")) {
+			l->shown += shunt_values_show(pid, l->json, !l->shown, &line);
+		} else if (shunt_ctl_parse_function(&line, &fn)) {
+			show_function(l, pid, &fn);
+			l->shown++;
+		}
 	}
 	return 0;
 }
 
-static int list_one(const struct shunt_target *t, unsigned entry, const char *glob,
+/* `verb`: "values", "points", or "list" for functions. */
+static int list_one(const struct shunt_target *t, unsigned entry, const char *verb, const char *glob,
 	struct listing *l)
 {
 	char text[SHUNT_CTL_REQUEST], reply[SHUNT_CTL_REPLY + 1];
@@ -207,7 +210,7 @@ static int list_one(const struct shunt_target *t, unsigned entry, const char *gl
 	size_t got;
 
 	do {
-		int n = snprintf(text, sizeof text, "list %u %s", from, glob);
+		int n = snprintf(text, sizeof text, "%s %u %s", verb, from, glob);
 
 		if (n < 0 || (size_t)n >= sizeof text) {
 			fprintf(stderr, "shunt list: the pattern is too long\n");
@@ -244,11 +247,11 @@ static int list_all(const struct shunt_target *t, const char *glob, unsigned wha
 		if (t->recorder && recorded(t) && !l->json)
 			printf("# process %u %.*s\n", p->pid, (int)sizeof p->exe, p->exe);
 		if (what & VALUES)
-			code |= shunt_values_list(t, i, "values", glob, l->json, &l->shown);
+			code |= list_one(t, i, "values", glob, l);
 		if (what & POINTS)
-			code |= shunt_values_list(t, i, "points", glob, l->json, &l->shown);
+			code |= list_one(t, i, "points", glob, l);
 		if (what & FUNCTIONS && recorded(t))
-			code |= list_one(t, i, glob, l);
+			code |= list_one(t, i, "list", glob, l);
 	}
 	if (l->json)
 		printf("%s]\n", l->shown ? "\n" : "");
@@ -262,7 +265,6 @@ int shunt_cmd_list(int argc, char **argv)
 	const char *words[2] = { NULL, "*" };
 	unsigned what = 0;
 	int n = 0, code;
-	pid_t pid;
 
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--json"))
@@ -283,10 +285,9 @@ int shunt_cmd_list(int argc, char **argv)
 			"[--functions] PID [GLOB]'\n");
 		return 2;
 	}
-	if (shunt_target_number("list", words[0], &pid))
-		return 2;
-	if (shunt_target_find(pid, &t))
-		return 1;
+	code = shunt_target_open("list", words[0], &t);
+	if (code)
+		return code;
 	code = list_all(&t, words[1], what ? what : VALUES | POINTS | FUNCTIONS, &l);
 	if (!code && !l.shown && !l.json) {
 		fprintf(stderr, "shunt: nothing matches '%s'\n", words[1]);

@@ -174,16 +174,14 @@ int shunt_cmd_stat(int argc, char **argv)
 	bool json = argc == 3 && (!strcmp(argv[1], "--json") || !strcmp(argv[2], "--json"));
 	struct shunt_target t;
 	int code;
-	pid_t pid;
 
 	if (argc != 2 && !json) {
 		fprintf(stderr, "shunt stat: write 'shunt stat [--json] PID'\n");
 		return 2;
 	}
-	if (shunt_target_number("stat", argv[json && !strcmp(argv[1], "--json") ? 2 : 1], &pid))
-		return 2;
-	if (shunt_target_find(pid, &t))
-		return 1;
+	code = shunt_target_open("stat", argv[json && !strcmp(argv[1], "--json") ? 2 : 1], &t);
+	if (code)
+		return code;
 	code = show_processes(&t, json);
 	code |= show_ring(&t, json);
 	shunt_target_close(&t);

@@ -137,6 +137,13 @@ int shunt_target_find(pid_t pid, struct shunt_target *t)
 	return 0;
 }
 
+int shunt_target_open(const char *command, const char *word, struct shunt_target *t)
+{
+	pid_t pid;
+
+	return shunt_target_number(command, word, &pid) ? 2 : shunt_target_find(pid, t);
+}
+
 void shunt_target_close(struct shunt_target *t)
 {
 	shunt_ctl_unmap(t->ctl);

@@ -24,6 +24,9 @@ int shunt_target_number(const char *command, const char *word, pid_t *pid);
 int shunt_target_find(pid_t pid, struct shunt_target *t);
 void shunt_target_close(struct shunt_target *t);
 
+/* Both, for "123". 0, 1 or 2. */
+int shunt_target_open(const char *command, const char *word, struct shunt_target *t);
+
 /* The next entry from *at on that is meant and alive; NULL at the end. */
 struct shunt_ctl_proc *shunt_target_next(const struct shunt_target *t, unsigned *at);
 

@@ -80,7 +80,7 @@ static void show_json(unsigned pid, const struct value_line *v, bool first)
 	putchar('}');
 }
 
-static void show_point(unsigned pid, bool json, bool first, const struct shunt_ctl_line *line)
+static bool show_point(unsigned pid, bool json, bool first, const struct shunt_ctl_line *line)
 {
 	struct span f[5];
 	unsigned number, sites, probes;
@@ -88,9 +88,9 @@ static void show_point(unsigned pid, bool json, bool first, const struct shunt_c
 
 	for (unsigned i = 0; i < 5; i++)
 		if (!shunt_ctl_field(line, i, &f[i].text, &f[i].len))
-			return;
+			return false;
 	if (f[0].len > 60 || sscanf(f[0].text, "%u %3s %u %u", &number, on, &sites, &probes) != 4)
-		return;
+		return false;
 	if (json) {
 		printf("%s\n{\"pid\":%u,\"kind\":\"point\",\"on\":%s,\"sites\":%u,\"probes\":%u",
 			first ? "" : ",", pid, !strcmp(on, "on") ? "true" : "false", sites, probes);
@@ -101,7 +101,7 @@ static void show_point(unsigned pid, bool json, bool first, const struct shunt_c
 			shunt_out_json(stdout, f[i].text, f[i].len);
 		}
 		putchar('}');
-		return;
+		return true;
 	}
 	printf("point   %-8s  %6u %s  %-16.*s  ", on, sites, sites == 1 ? "site " : "sites", (int)f[1].len,
 		f[1].text);
@@ -117,60 +117,22 @@ static void show_point(unsigned pid, bool json, bool first, const struct shunt_c
 		shunt_out_plain(stdout, f[3].text, f[3].len);
 	}
 	putchar('\n');
+	return true;
 }
 
-/* Shows one answer; the number to go on from, or 0 at the end. */
-static uint32_t show_answer(unsigned pid, bool json, const char *reply, size_t len,
-	unsigned long long *shown)
+bool shunt_values_show(unsigned pid, bool json, bool first, const struct shunt_ctl_line *line)
 {
-	struct shunt_ctl_reply r = {reply, reply + len};
-	struct shunt_ctl_line line;
 	struct value_line v;
 
-	while (shunt_ctl_next_line(&r, &line)) {
-		if (shunt_ctl_key_is(&line, "next"))
-			return (uint32_t)shunt_ctl_number(&line);
-		if (shunt_ctl_key_is(&line, "pt")) {
-			show_point(pid, json, !*shown, &line);
-			++*shown;
-			continue;
-		}
-		if (!read_value(&line, &v))
-			continue;
-		if (json)
-			show_json(pid, &v, !*shown);
-		else
-			show_text(&v);
-		++*shown;
-	}
-	return 0;
-}
-
-int shunt_values_list(const struct shunt_target *t, unsigned entry, const char *verb, const char *glob,
-	bool json, unsigned long long *shown)
-{
-	char text[SHUNT_CTL_REQUEST], reply[SHUNT_CTL_REPLY + 1];
-	unsigned pid = t->ctl->procs[entry].pid;
-	uint32_t from = 0, next;
-	size_t got;
-
-	do {
-		int n = snprintf(text, sizeof text, "%s %u %s", verb, from, glob);
-
-		if (n < 0 || (size_t)n >= sizeof text) {
-			fprintf(stderr, "shunt list: the pattern is too long\n");
-			return 2;
-		}
-		if (shunt_target_ask(t, entry, text, (size_t)n, reply, &got))
-			return 1;
-		next = show_answer(pid, json, reply, got, shown);
-		if (next && next <= from) {
-			fprintf(stderr, "shunt: process %u gives no sensible answer\n", pid);
-			return 1;
-		}
-		from = next;
-	} while (next);
-	return 0;
+	if (shunt_ctl_key_is(line, "pt"))
+		return show_point(pid, json, first, line);
+	if (!read_value(line, &v))
+		return false;
+	if (json)
+		show_json(pid, &v, first);
+	else
+		show_text(&v);
+	return true;
 }
 
 /* --- set -------------------------------------------------------------------------- */
@@ -222,8 +184,7 @@ static int set_one(const struct shunt_target *t, const char *what)
 int shunt_cmd_set(int argc, char **argv)
 {
 	struct shunt_target t;
-	int code = 0;
-	pid_t pid;
+	int code;
 
 	for (int i = 2; i < argc; i++)
 		if (!strchr(argv[i], '=') || argv[i][0] == '=' || strchr(argv[i], '\n'))
@@ -233,10 +194,9 @@ int shunt_cmd_set(int argc, char **argv)
 			"batch=64\n");
 		return 2;
 	}
-	if (shunt_target_number("set", argv[1], &pid))
-		return 2;
-	if (shunt_target_find(pid, &t))
-		return 1;
+	code = shunt_target_open("set", argv[1], &t);
+	if (code)
+		return code;
 	for (int i = 2; i < argc && !code; i++)
 		code = set_one(&t, argv[i]);
 	shunt_target_close(&t);
@@ -317,20 +277,19 @@ int shunt_cmd_watch(int argc, char **argv)
 	struct shunt_target t;
 	unsigned entry = 0;
 	int code;
-	pid_t pid;
 
 	if (argc < 2 || argc > 3 || shunt_glob_check(glob)) {
 		fprintf(stderr, "shunt watch: write 'shunt watch PID [GLOB]'\n");
 		return 2;
 	}
-	if (shunt_target_number("watch", argv[1], &pid))
-		return 2;
-	if (shunt_target_find(pid, &t))
-		return 1;
+	code = shunt_target_open("watch", argv[1], &t);
+	if (code)
+		return code;
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	if (!shunt_target_next(&t, &entry)) {
-		fprintf(stderr, "shunt: process %d does not listen any more\n", pid);
+		fprintf(stderr, "shunt: process %d does not listen any more\n", t.pid);
+		shunt_target_close(&t);
 		return 1;
 	}
 	code = watch_once(&t, entry, glob, &from, false);

@@ -5,10 +5,9 @@
 
 #include <stdbool.h>
 
-#include "proc.h"
+#include "control/request.h"
 
-/* Shows one process's "values" or "points" of that name, and counts them. 0, 1, 2. */
-int shunt_values_list(const struct shunt_target *t, unsigned entry, const char *verb, const char *glob,
-	bool json, unsigned long long *shown);
+/* Shows what a line of the answer to "values" or "points" is; false: nothing. */
+bool shunt_values_show(unsigned pid, bool json, bool first, const struct shunt_ctl_line *line);
 
 #endif
