@@ -29,6 +29,8 @@
 
 #include <shunt/lock.h>
 
+#include "../timing.h"
+
 #define THREADS 64
 #define RUNS	7
 #define SECTION_NS 100
@@ -288,19 +290,6 @@ static struct result undisturbed(void *(*run)(void *), int n, unsigned ms)
 	return r;
 }
 
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double median(double *v)
-{
-	qsort(v, RUNS, sizeof *v, by_value);
-	return v[RUNS / 2];
-}
-
 static void print(const char *name, int threads, const struct result *r)
 {
 	double v[3][RUNS];
@@ -310,9 +299,9 @@ static void print(const char *name, int threads, const struct result *r)
 		v[1][i] = r[i].share;
 		v[2][i] = r[i].wait;
 	}
-	printf("lock.%s.%d.rate %.3f M/s\n", name, threads, median(v[0]));
-	printf("lock.%s.%d.share %.2f ratio\n", name, threads, median(v[1]));
-	printf("lock.%s.%d.wait_p999 %.1f us\n", name, threads, median(v[2]));
+	printf("lock.%s.%d.rate %.3f M/s\n", name, threads, median(v[0], RUNS));
+	printf("lock.%s.%d.share %.2f ratio\n", name, threads, median(v[1], RUNS));
+	printf("lock.%s.%d.wait_p999 %.1f us\n", name, threads, median(v[2], RUNS));
 	fflush(stdout);
 }
 
@@ -358,7 +347,7 @@ int main(int argc, char **argv)
 		mode(locks[l].name);
 		for (int r = 0; r < RUNS; r++)
 			v[r] = locks[l].alone();
-		printf("lock.%s.alone %.2f ns\n", locks[l].name, median(v));
+		printf("lock.%s.alone %.2f ns\n", locks[l].name, median(v, RUNS));
 	}
 	for (int i = 0; i < n; i++) {
 		int threads = argc > 2 ? atoi(argv[2 + i]) : few[i];

@@ -1,30 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* write.c - what writing an event costs, beside a clock read. Medians of 11. */
-#include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <shunt/ring.h>
 
+#include "../timing.h"
+
 #define RUNS  11
 #define TIMES 1000000L
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
 
 #define MEDIAN(statement) \
 	__extension__({ \
@@ -37,8 +21,7 @@ static int by_value(const void *a, const void *b)
 			} \
 			v[r] = (now() - t) / (double)TIMES; \
 		} \
-		qsort(v, RUNS, sizeof *v, by_value); \
-		v[RUNS / 2]; \
+		median(v, RUNS); \
 	})
 
 static struct shunt_ring *make(enum shunt_ring_clock clock, char *path, size_t size)
@@ -60,11 +43,8 @@ int main(void)
 	struct shunt_ring *stamped = make(SHUNT_RING_CLOCK_AUTO, a, sizeof a);
 	struct shunt_ring *bare = make(SHUNT_RING_CLOCK_NONE, b, sizeof b);
 	double clock, with, without;
-	cpu_set_t cpu;
 
-	CPU_ZERO(&cpu);
-	CPU_SET(1, &cpu);
-	sched_setaffinity(0, sizeof cpu, &cpu);
+	pin(1);
 	clock = MEDIAN(__asm__ volatile("rdtsc" : : : "rax", "rdx"));
 	with = MEDIAN(shunt_ring_write(stamped, 1, data, sizeof data));
 	without = MEDIAN(shunt_ring_write(bare, 1, data, sizeof data));

@@ -6,11 +6,11 @@
 #ifndef BENCH_SITE_MEASURE_H
 #define BENCH_SITE_MEASURE_H
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "../timing.h"
 
 #define RUNS 15
 
@@ -37,36 +37,6 @@ struct loop {
 	__asm__ volatile("" ::: "memory")
 #define FOUR(s) AGAIN(s); AGAIN(s); AGAIN(s); AGAIN(s)
 #define EIGHT(s) FOUR(s); FOUR(s)
-
-static inline double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static inline int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static inline double median(double *v, int n)
-{
-	qsort(v, (size_t)n, sizeof *v, by_value);
-	return v[n / 2];
-}
-
-static inline void pin(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	sched_setaffinity(0, sizeof set, &set);
-}
 
 /* Fills in the medians and prints them, with how they compare with the first loop. */
 static inline void measure(const char *prefix, struct loop *loops, int count, long n)

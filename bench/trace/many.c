@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <shunt/ring.h>
@@ -19,6 +18,7 @@
 #include "ring/pool.h"
 #include "ring/writer.h"
 #include "trace/record.h"
+#include "../timing.h"
 
 #define RUNS 21
 
@@ -27,27 +27,6 @@ extern const int n_many;
 
 static atomic_int stop;
 static _Atomic(double) max_gap[2];
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double median(double *v, int n)
-{
-	qsort(v, (size_t)n, sizeof *v, by_value);
-	return v[n / 2];
-}
 
 static void *run(void *arg)
 {

@@ -4,44 +4,22 @@
  * exit callbacks, entry and exit recorded with time stamps. Medians of 11 runs;
  * `name value unit` a line.
  */
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <shunt/ftrace.h>
 #include <shunt/ring.h>
 
 #include "trace/record.h"
+#include "../timing.h"
 
 #define RUNS  11
 #define CALLS 1000000L
 
 void p_site(void);
 void p_plain(void);
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double median(double *v, int n)
-{
-	qsort(v, (size_t)n, sizeof *v, by_value);
-	return v[n / 2];
-}
 
 static double calls(void (*fn)(void))
 {
@@ -102,11 +80,8 @@ int main(void)
 	char path[64];
 	struct shunt_ring *ring;
 	double clock, plain, off, pair;
-	cpu_set_t cpu;
 
-	CPU_ZERO(&cpu);
-	CPU_SET(1, &cpu);
-	sched_setaffinity(0, sizeof cpu, &cpu);
+	pin(1);
 	clock = clock_read();
 	plain = calls(p_plain);
 	off = calls(p_site);

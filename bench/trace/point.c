@@ -5,41 +5,19 @@
  * empty loop; medians of 11 runs; `name value unit` a line.
  */
 #include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <shunt/ring.h>
 #include <shunt/trace.h>
 
+#include "../timing.h"
+
 #define RUNS  11
 #define CALLS 2000000L
 
 SHUNT_TRACEPOINT(bench, two, shunt_integer(int, a), shunt_integer(int, b));
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double median(double *v, int n)
-{
-	qsort(v, (size_t)n, sizeof *v, by_value);
-	return v[n / 2];
-}
 
 static void empty(void)
 {
@@ -75,15 +53,6 @@ static double per_call(void (*fn)(void))
 }
 
 static volatile int stop;
-
-static void pin(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	sched_setaffinity(0, sizeof set, &set);
-}
 
 static void *other(void *arg)
 {
