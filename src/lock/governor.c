@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "lock.h"
 #include "word.h"
@@ -78,17 +79,17 @@ static void watch_native(void)
 static void watch_park(void)
 {
 	uint32_t last = __atomic_load_n(&shunt_lock_sleeps, __ATOMIC_RELAXED), now;
-	uint64_t since = shunt_lock_ns();
+	uint64_t since = shunt_now_ns();
 
 	while (!stopped() && shunt_lock_get_mode() == SHUNT_LOCK_PARK) {
 		futex_sleep(&stop, 0, GLANCE_NS);
 		now = __atomic_load_n(&shunt_lock_sleeps, __ATOMIC_RELAXED);
 		if (now != last) {
 			last = now;
-			since = shunt_lock_ns();
-		} else if (shunt_lock_ns() - since >= QUIET_NS && !stopped()) {
+			since = shunt_now_ns();
+		} else if (shunt_now_ns() - since >= QUIET_NS && !stopped()) {
 			set(SHUNT_LOCK_NATIVE);
-			since = shunt_lock_ns();
+			since = shunt_now_ns();
 		}
 	}
 	__atomic_store_n(&shunt_lock_spun, 0, __ATOMIC_SEQ_CST);

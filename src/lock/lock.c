@@ -29,6 +29,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "lock.h"
 #include "site/site.h"
 #include "word.h"
@@ -46,14 +47,6 @@ struct shunt_lock_times shunt_lock_times = {
 bool shunt_lock_parking;
 static uint32_t parked;
 uint32_t shunt_lock_sleeps;
-
-uint64_t shunt_lock_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 /*
  * Between two looks, in pauses. Who has a ticket and is the next looks often. Who would
@@ -100,7 +93,7 @@ static void leave(void)
  */
 static bool sleep_on(struct shunt_lock *l, uint64_t w, uint32_t bits, uint64_t ns)
 {
-	uint64_t most = shunt_lock_times.sleep_ns, until = shunt_lock_ns() + (ns < most ? ns : most);
+	uint64_t most = shunt_lock_times.sleep_ns, until = shunt_now_ns() + (ns < most ? ns : most);
 	struct timespec t = {(time_t)(until / 1000000000u), (long)(until % 1000000000u)};
 	int saved = errno;
 	bool in_time;
@@ -144,7 +137,7 @@ static bool sleep_with(struct shunt_lock *l, uint16_t ticket)
 /* Spins as long as tickets are called one after the other. */
 static bool spin_with(struct shunt_lock *l, uint16_t ticket)
 {
-	uint64_t since = shunt_lock_ns();
+	uint64_t since = shunt_now_ns();
 	uint16_t seen = owner_of(look(l)), owner;
 
 	for (;;) {
@@ -156,8 +149,8 @@ static bool spin_with(struct shunt_lock *l, uint16_t ticket)
 		}
 		if (owner != seen) {
 			seen = owner;
-			since = shunt_lock_ns();
-		} else if (shunt_lock_ns() - since >= shunt_lock_times.long_ns) {
+			since = shunt_now_ns();
+		} else if (shunt_now_ns() - since >= shunt_lock_times.long_ns) {
 			return false;
 		}
 	}
@@ -195,7 +188,7 @@ static uint16_t take_ticket(struct shunt_lock *l, uint64_t less)
  */
 static bool spin_for(struct shunt_lock *l, uint64_t *as)
 {
-	uint64_t until = shunt_lock_ns() + shunt_lock_times.spin_ns, w;
+	uint64_t until = shunt_now_ns() + shunt_lock_times.spin_ns, w;
 
 	do {
 		for (int i = 0; i < 2; i++) {
@@ -209,7 +202,7 @@ static bool spin_for(struct shunt_lock *l, uint64_t *as)
 			}
 			pause_for(PAUSES_FOR);
 		}
-	} while (shunt_lock_ns() < until);
+	} while (shunt_now_ns() < until);
 	return false;
 }
 
@@ -252,13 +245,13 @@ static bool sleep_once(struct shunt_lock *l, uint64_t ns)
  */
 static bool sleep_for(struct shunt_lock *l, uint64_t *as)
 {
-	uint64_t patience = shunt_lock_times.turn_ns * (look(l) & PARKERS), since = shunt_lock_ns();
+	uint64_t patience = shunt_lock_times.turn_ns * (look(l) & PARKERS), since = shunt_now_ns();
 	uint64_t waited = 0;
 
 	while (parking_now() && waited < patience) {
 		if (sleep_once(l, patience - waited) && spin_for(l, as))
 			return true;
-		waited = shunt_lock_ns() - since;
+		waited = shunt_now_ns() - since;
 	}
 	return false;
 }
@@ -344,13 +337,13 @@ static int to_park(void)
 static int to_native(void)
 {
 	struct timespec t = {0, 100000};
-	uint64_t until = shunt_lock_ns() + 1000000000;
+	uint64_t until = shunt_now_ns() + 1000000000;
 	int err = 0;
 
 	/* (1): after this nobody enters who is not seen in `parked` by the loads below. */
 	__atomic_store_n(&shunt_lock_parking, false, __ATOMIC_SEQ_CST);
 	while (__atomic_load_n(&parked, __ATOMIC_SEQ_CST) && !err)
-		if (shunt_lock_ns() > until)
+		if (shunt_now_ns() > until)
 			err = -EBUSY;
 		else
 			nanosleep(&t, NULL);

@@ -27,6 +27,4 @@ void shunt_lock_mind_forks(void);
 /* In the child. */
 void shunt_lock_governor_gone(void);
 
-uint64_t shunt_lock_ns(void);
-
 #endif

@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "arch/x86_64/text_arch.h"
 #include "arch/x86_64/text_sys.h"
 #include "base/log.h"
@@ -285,14 +286,6 @@ static int apply_locked(struct shunt_batch *b)
 
 /* --- entry ------------------------------------------------------------------ */
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static const uint64_t synchronous = 1ull << (SIGTRAP - 1) | 1ull << (SIGSEGV - 1) |
 				    1ull << (SIGBUS - 1) | 1ull << (SIGILL - 1) |
 				    1ull << (SIGFPE - 1);
@@ -305,7 +298,7 @@ int shunt_text_apply(const struct shunt_edit *edits, size_t n,
 	struct shunt_maps maps;
 	struct shunt_batch b = {.e = edits, .n = n, .maps = &maps,
 		.opts = opts ? opts : &none, .res = res ? res : &own};
-	uint64_t block = ~synchronous, mask = 0, t = now_ns();
+	uint64_t block = ~synchronous, mask = 0, t = shunt_now_ns();
 	int r;
 
 	memset(b.res, 0, sizeof *b.res);
@@ -323,7 +316,7 @@ int shunt_text_apply(const struct shunt_edit *edits, size_t n,
 		b.res->sites = b.res->pages = 0;
 	else
 		b.res->reason[0] = 0;
-	b.res->ns = now_ns() - t;
+	b.res->ns = shunt_now_ns() - t;
 	return r;
 }
 

@@ -23,8 +23,9 @@
 
 #include <shunt/text.h>
 
-#include "base/hold.h"
 #include "arch/x86_64/trampoline_c.h"
+#include "base/clock.h"
+#include "base/hold.h"
 #include "base/log.h"
 #include "rcu/reader.h"
 #include "text/text_internal.h"
@@ -83,14 +84,6 @@ static void start(void)
 	pthread_atfork(shunt_tracer_lock, shunt_tracer_unlock, shunt_tracer_unlock);
 	shunt_object_listen(&listener);
 	shunt_arch_trampoline_init();
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 /* --- hooks ---------------------------------------------------------------- */
@@ -528,7 +521,7 @@ static bool mark_bad(struct shunt_change *c, uintptr_t where)
 static int switch_sites(struct shunt_change *c)
 {
 	struct batch b = {.c = c, .edits = calloc(c->n, sizeof *b.edits)};
-	uint64_t t = now_ns();
+	uint64_t t = shunt_now_ns();
 	int r;
 
 	if (!b.edits)
@@ -536,7 +529,7 @@ static int switch_sites(struct shunt_change *c)
 	do
 		r = shunt_objects_while_loaded(batch_apply, &b);
 	while (r == -EBUSY && c->skip_bad && mark_bad(c, (uintptr_t)b.res.addr));
-	c->ns = now_ns() - t;
+	c->ns = shunt_now_ns() - t;
 	c->switched = r ? 0 : (uint32_t)b.n;
 	if (r) {
 		c->where = (uintptr_t)b.res.addr;
