@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+/* worker.c - see worker.h. */
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "arch/x86_64/text_sys.h"
+#include "base/worker.h"
+
+static __thread const struct shunt_worker *self;
+
+bool shunt_worker_self(const struct shunt_worker *w)
+{
+	return self == w;
+}
+
+static void *run(void *arg)
+{
+	struct shunt_worker *w = arg;
+
+	self = w;
+	pthread_setname_np(pthread_self(), w->name);
+	for (;;) {
+		/* Pairs with the add in kick: what was asked for before it is seen. */
+		uint32_t seen = __atomic_load_n(&w->kicks, __ATOMIC_ACQUIRE);
+		int ms = w->pass();
+		struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
+
+		if (ms)
+			shunt_sys(SYS_futex, &w->kicks, FUTEX_WAIT_PRIVATE, seen, ms < 0 ? NULL : &t);
+	}
+	return NULL;
+}
+
+static int start(struct shunt_worker *w)
+{
+	sigset_t all, before;
+	pthread_attr_t attr;
+	pthread_t thread;
+	int r;
+
+	sigfillset(&all);
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, 256 << 10);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = pthread_create(&thread, &attr, run, w);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	return -r;
+}
+
+/* Whether it is the caller who starts the thread; waits for another who does. */
+static bool claim(struct shunt_worker *w, int32_t process)
+{
+	int32_t now = __atomic_load_n(&w->process, __ATOMIC_ACQUIRE);
+
+	for (;;) {
+		if (now == process)
+			return false;
+		if (now == -process) {
+			shunt_sys(SYS_sched_yield);
+			now = __atomic_load_n(&w->process, __ATOMIC_ACQUIRE);
+		} else if (__atomic_compare_exchange_n(&w->process, &now, -process, false,
+				   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+			return true;
+		}
+	}
+}
+
+int shunt_worker_kick(struct shunt_worker *w)
+{
+	int32_t process = (int32_t)getpid();
+	sigset_t all, before;
+	int r = 0;
+
+	__atomic_add_fetch(&w->kicks, 1, __ATOMIC_RELEASE);
+	if (__atomic_load_n(&w->process, __ATOMIC_ACQUIRE) != process) {
+		sigfillset(&all);
+		pthread_sigmask(SIG_BLOCK, &all, &before);
+		if (claim(w, process)) {
+			r = start(w);
+			__atomic_store_n(&w->process, r ? 0 : process, __ATOMIC_RELEASE);
+		}
+		pthread_sigmask(SIG_SETMASK, &before, NULL);
+	}
+	shunt_sys(SYS_futex, &w->kicks, FUTEX_WAKE_PRIVATE, 1);
+	return r;
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * insn.h - instructions: what they are, and how to do elsewhere what they do in
+ * their place. Decoded by Zydis, which is loaded when it is first needed.
+ *
+ * No function here touches anything but its arguments; any thread, any lock held,
+ * no signal handlers, except where said.
+ */
+#ifndef SHUNT_PROBE_INSN_H
+#define SHUNT_PROBE_INSN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * Loads the decoder. Not with the loader's lock or any lock of ours held. 0, or
+ * -ENOTSUP: it is not installed; *why (may be NULL) says so in a sentence.
+ */
+int shunt_insn_init(const char **why);
+
+enum shunt_insn_kind {
+	SHUNT_INSN_PLAIN,    /* control goes on behind it */
+	SHUNT_INSN_JMP,	     /* direct */
+	SHUNT_INSN_JCC,	     /* direct, conditional */
+	SHUNT_INSN_LOOP,     /* loop, loope, loopne, jcxz, jecxz, jrcxz, xbegin */
+	SHUNT_INSN_CALL,     /* direct */
+	SHUNT_INSN_JMP_IND,  /* through a register or memory */
+	SHUNT_INSN_CALL_IND,
+	SHUNT_INSN_RET,
+	SHUNT_INSN_SYSCALL,  /* syscall, sysenter, int n: the kernel sees the address */
+	SHUNT_INSN_TRAP,     /* int3, int1, into: somebody's breakpoint */
+	SHUNT_INSN_STOP,     /* ud0, ud1, ud2, hlt: does not go on */
+};
+
+struct shunt_insn {
+	uintptr_t at;	  /* its address */
+	uintptr_t target; /* of a direct branch */
+	uintptr_t memory; /* of a RIP-relative operand; 0: none */
+	uint8_t len;
+	uint8_t kind;	  /* enum shunt_insn_kind */
+	uint8_t disp_at;  /* where the 32-bit RIP-relative displacement is; 0: none */
+	bool writes_sp;	  /* changes %rsp, or reads or writes memory below or at it:
+			   * push, pop, enter, leave, mov to %rsp .. */
+};
+
+/*
+ * The instruction in the n bytes, which are or will be at `at`. 0; -EILSEQ:
+ * it is none; -ENODATA: more bytes are needed.
+ */
+int shunt_insn_decode(const uint8_t *bytes, size_t n, uintptr_t at, struct shunt_insn *insn);
+
+/* The most that relocating one instruction makes of it. */
+#define SHUNT_INSN_MOVED_MAX 64
+
+/*
+ * Writes to out what, executed at `to`, does what `insn` does in its place,
+ * registers, flags and the red zone included, and afterwards falls out of the
+ * end of it where `insn` goes on behind itself. A branch's target, and the return
+ * address of a call, are the original ones: nothing on a stack or in a
+ * register ever points to `to`. The number of bytes; -ENOTSUP with *why:
+ * cannot be done elsewhere; -ERANGE with *why: `to` is out of reach.
+ */
+int shunt_insn_move(const struct shunt_insn *insn, const uint8_t *bytes, uintptr_t to,
+	uint8_t out[SHUNT_INSN_MOVED_MAX], const char **why);
+
+/* Whether control can go on behind it. */
+static inline bool shunt_insn_goes_on(const struct shunt_insn *insn)
+{
+	return insn->kind != SHUNT_INSN_JMP && insn->kind != SHUNT_INSN_JMP_IND &&
+	       insn->kind != SHUNT_INSN_RET && insn->kind != SHUNT_INSN_STOP;
+}
+
+/* --- functions as a whole ---------------------------------------------------- */
+
+/* A function's bytes, which are at `lo`; landing pads and other entries that are known. */
+struct shunt_code {
+	const uint8_t *bytes;
+	uintptr_t lo, hi;
+	const uintptr_t *entries; /* addresses in it that are entered by other means */
+	size_t nentries;
+};
+
+/* What is to be known of every address of a function before it is patched. */
+struct shunt_code_map;
+
+/*
+ * Decodes the function from its first byte to its last. NULL with errno: EILSEQ:
+ * not understood as a whole (*where is the place); ENOMEM. Free it with free().
+ */
+struct shunt_code_map *shunt_code_map(const struct shunt_code *code, uintptr_t *where);
+
+/* Whether an instruction begins at addr; *prev and *next (may be NULL) are those around. */
+bool shunt_code_boundary(const struct shunt_code_map *m, uintptr_t addr, uintptr_t *prev,
+	uintptr_t *next);
+
+/* Why no jump may be put over several instructions (`why` of them, one sentence). */
+struct shunt_room {
+	uint8_t len;   /* of the instructions that a jump of 5 bytes takes the place of */
+	uint8_t insns; /* how many those are */
+	const char *why; /* NULL: a jump can be put there */
+};
+
+/*
+ * Looks whether the instructions that a 5-byte jump at addr would overwrite can be
+ * displaced: they are within the function, no branch of it, no entry and no
+ * return address of a call leads between them, all can be moved, and whatever
+ * follows an instruction that does not go on is left alone. A function with an
+ * indirect jump whose targets cannot be told is refused, unless the first
+ * instruction has room for the jump alone.
+ */
+void shunt_code_room(const struct shunt_code_map *m, uintptr_t addr, struct shunt_room *room);
+
+#endif
