@@ -169,10 +169,16 @@ static void fetch(int fd, struct shunt_file *f, uint64_t off, uint64_t len)
 	}
 }
 
-static bool wanted(const struct shunt_file *f, const Elf64_Shdr *sh, const Elf64_Shdr *names)
+/* Sections of program data that are read; the first few always. */
+static const char *const want[] = {"__patchable_function_entries", "__mcount_loc",
+	".eh_frame", ".eh_frame_hdr", ".gcc_except_table", ".gnu_debuglink"};
+
+#define WANT_ALWAYS 4
+#define WANT_CODE   (sizeof want / sizeof *want)
+
+static bool wanted(const struct shunt_file *f, const Elf64_Shdr *sh, const Elf64_Shdr *names,
+	size_t nwant)
 {
-	static const char *const want[] = {"__patchable_function_entries", "__mcount_loc",
-		".eh_frame", ".eh_frame_hdr"};
 	uint64_t at = names->sh_offset + sh->sh_name;
 
 	switch (sh->sh_type) {
@@ -183,10 +189,13 @@ static bool wanted(const struct shunt_file *f, const Elf64_Shdr *sh, const Elf64
 		return true;
 	case SHT_RELA:
 		return sh->sh_flags & SHF_ALLOC;
+	case SHT_DYNAMIC:
+	case SHT_GNU_versym:
+		return nwant == WANT_CODE;
 	case SHT_NOBITS:
 		return false;
 	}
-	for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+	for (size_t i = 0; i < nwant; i++) {
 		size_t len = strlen(want[i]) + 1;
 
 		if (at < f->size && f->size - at >= len && !memcmp(f->image + at, want[i], len))
@@ -195,7 +204,7 @@ static bool wanted(const struct shunt_file *f, const Elf64_Shdr *sh, const Elf64
 	return false;
 }
 
-static void fetch_sections(int fd, struct shunt_file *f)
+static void fetch_sections(int fd, struct shunt_file *f, size_t nwant)
 {
 	Elf64_Shdr sh, names = {0};
 	uint64_t table, size;
@@ -214,12 +223,12 @@ static void fetch_sections(int fd, struct shunt_file *f)
 	fetch(fd, f, names.sh_offset, names.sh_size);
 	for (unsigned i = 0; i < eh.e_shnum; i++) {
 		memcpy(&sh, f->image + table + i * sizeof sh, sizeof sh);
-		if (wanted(f, &sh, &names))
+		if (wanted(f, &sh, &names, nwant))
 			fetch(fd, f, sh.sh_offset, sh.sh_size);
 	}
 }
 
-static int read_open(int fd, struct shunt_file *f)
+static int read_open(int fd, struct shunt_file *f, size_t nwant)
 {
 	struct stat st;
 
@@ -238,11 +247,11 @@ static int read_open(int fd, struct shunt_file *f)
 	if (f->size <= SMALL)
 		fetch(fd, f, 0, f->size);
 	else
-		fetch_sections(fd, f);
+		fetch_sections(fd, f, nwant);
 	return 0;
 }
 
-int shunt_file_read(const char *path, struct shunt_file *file)
+static int read_file(const char *path, struct shunt_file *file, size_t nwant)
 {
 	/* Whatever is at that name by now: do not wait for it. */
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -251,11 +260,21 @@ int shunt_file_read(const char *path, struct shunt_file *file)
 	memset(file, 0, sizeof *file);
 	if (fd < 0)
 		return -errno;
-	r = read_open(fd, file);
+	r = read_open(fd, file, nwant);
 	close(fd);
 	if (r)
 		memset(file, 0, sizeof *file);
 	return r;
+}
+
+int shunt_file_read(const char *path, struct shunt_file *file)
+{
+	return read_file(path, file, WANT_ALWAYS);
+}
+
+int shunt_file_read_code(const char *path, struct shunt_file *file)
+{
+	return read_file(path, file, WANT_CODE);
 }
 
 void shunt_file_free(struct shunt_file *file)

@@ -273,20 +273,18 @@ static int look(struct look *k)
 
 /* --- step 2: what do the files say? --------------------------------------- */
 
-static bool trusted(const struct seen *s, const struct shunt_object *o)
+bool shunt_object_is_file(const struct shunt_object *o, const struct shunt_file *file,
+	const uint8_t *id, unsigned id_len)
 {
-	const struct shunt_elf *e = &s->elf;
 	Elf64_Ehdr eh;
 
-	if (s->build_id_len)
-		return e->build_id_len == s->build_id_len
-			&& !memcmp(e->build_id, s->build_id, s->build_id_len);
-	if (s->file.dev == o->dev && s->file.ino == o->ino)
+	if (o->build_id_len)
+		return id_len == o->build_id_len && !memcmp(id, o->build_id, id_len);
+	if (file->dev == o->dev && file->ino == o->ino)
 		return true;
 	/* Some file systems report other numbers: the headers are in the signature. */
-	memcpy(&eh, s->file.image, sizeof eh);
-	return !e->build_id_len
-		&& hash_headers(s->file.image + eh.e_phoff, eh.e_phnum) == s->headers;
+	memcpy(&eh, file->image, sizeof eh);
+	return !id_len && hash_headers(file->image + eh.e_phoff, eh.e_phnum) == o->headers;
 }
 
 static bool read_from(struct seen *s, const struct shunt_object *o, const char *path)
@@ -294,7 +292,7 @@ static bool read_from(struct seen *s, const struct shunt_object *o, const char *
 	if (shunt_file_read(path, &s->file))
 		return false;
 	if (!shunt_elf_parse(s->file.image, s->file.size, &s->elf)) {
-		if (trusted(s, o))
+		if (shunt_object_is_file(o, &s->file, s->elf.build_id, s->elf.build_id_len))
 			return true;
 		shunt_elf_free(&s->elf);
 	}
@@ -810,9 +808,6 @@ const char *shunt_object_symbolize(uintptr_t addr, char *buf, size_t size)
 		return buf;
 	}
 	file = strrchr(o->path, '/') ? strrchr(o->path, '/') + 1 : o->path;
-	s.build_id_len = o->build_id_len;
-	s.headers = o->headers;
-	memcpy(s.build_id, o->build_id, sizeof s.build_id);
 	if (read_from(&s, o, o->path))
 		st = nearest(&s.elf, addr - o->base);
 	if (st)

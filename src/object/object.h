@@ -63,6 +63,7 @@ struct shunt_object {
 	bool gone;		  /* unloaded */
 	const char *why;	  /* why it has no functions, if a reason is known */
 	void *trace;		  /* for the tracer */
+	struct shunt_code_list *code; /* internal: all its functions (code.h), once read */
 	uint64_t signature, headers; /* internal: hashes of program headers and name */
 };
 
