@@ -73,6 +73,7 @@ struct shunt_code_name {
 	uint32_t name; /* offset into list->strings */
 	uint32_t func; /* index in list->funcs */
 	uint8_t rank;
+	bool exported; /* others can be linked against it */
 };
 
 struct shunt_code_list {
@@ -145,8 +146,9 @@ struct shunt_code_place {
  * OBJ is a file name, the path, or the soname. FUNC is a raw name, or, where the program
  * has a C++ runtime, a demangled one with or without its arguments; an old version of a
  * symbol is meant only where there is no other. Without OBJ the program itself is
- * asked first, then everything else that is loaded, except for this library. ADDR is
- * relative to the object, or to the program. Refreshes the list of objects.
+ * asked first, then everything else that is loaded, except for this library; there one
+ * that is exported is meant rather than those that are not. ADDR is relative to the
+ * object, or to the program. Refreshes the list of objects.
  *
  * An IFUNC means the function that was chosen for it; that is read from where the
  * loader put it, and nothing is called.

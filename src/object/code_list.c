@@ -82,7 +82,10 @@ static int by_name(const void *a, const void *b)
 		return i < k ? -1 : 1;
 	n = x->len < y->len ? x->len : y->len;
 	r = memcmp(x->name, y->name, n);
-	return r ? r : (x->len > y->len) - (x->len < y->len);
+	if (!r)
+		r = (x->len > y->len) - (x->len < y->len);
+	/* Of two tables that have it, .dynsym: it says that the name is exported. */
+	return r ? r : !(x->flags & SHUNT_CODE_DYNSYM) - !(y->flags & SHUNT_CODE_DYNSYM);
 }
 
 static int by_value(const void *a, const void *b)
@@ -129,12 +132,13 @@ static uint32_t intern(struct maker *m, const struct shunt_elf_said *s)
 
 static void add_name(struct maker *m, const struct shunt_elf_said *s, struct shunt_code_func *f)
 {
+	bool exported = s->flags & SHUNT_CODE_DYNSYM && s->rank < SHUNT_CODE_LOCAL;
 	struct shunt_code_list *l = m->list;
 	uint32_t name = intern(m, s);
 
 	if (!name)
 		return;
-	l->names[l->nnames++] = (struct shunt_code_name){name, l->nfuncs, s->rank};
+	l->names[l->nnames++] = (struct shunt_code_name){name, l->nfuncs, s->rank, exported};
 	if (!f->name) {
 		f->name = name;
 		f->rank = s->rank;

@@ -39,6 +39,9 @@ struct query {
 	const char *func; /* what is behind the colon */
 	struct hit hits[MAX_FOUND];
 	unsigned nhits; /* all of them */
+	bool only_exported, by_soname;
+	const char *real;	       /* the object's path without links, or NULL */
+	const struct shunt_object *own; /* what this library is in */
 	char near[128];
 	unsigned distance; /* of near */
 	char *why;
@@ -124,33 +127,29 @@ static bool is_vdso(const char *name)
 		|| !strcmp(name, "linux-vdso.so.1") || !strcmp(name, "linux-gate.so.1");
 }
 
-static bool is_object(const struct shunt_object *o, const char *name, const char *real)
+static bool is_object(const struct query *q, struct shunt_object *o)
 {
 	const struct shunt_code_list *l;
 
 	if (o->gone)
 		return false;
-	if (!strcmp(o->path, name) || !strcmp(file_of(o), name)
-		|| (real && !strcmp(o->path, real)))
-		return true;
-	return !shunt_code_of((struct shunt_object *)o, &l) && l->soname[0]
-		&& !strcmp(l->soname, name);
+	if (q->by_soname) /* asked last: all lists have to be read for it */
+		return !shunt_code_of(o, &l) && !strcmp(l->soname, q->object);
+	return !strcmp(o->path, q->object) || !strcmp(file_of(o), q->object)
+		|| (q->real && !strcmp(o->path, q->real));
 }
 
 enum set { NAMED, PROGRAM, OTHERS };
 
 /* The next one of a set after o (NULL: the first). */
-static struct shunt_object *next_of(const struct query *q, enum set set, const char *real,
-	struct shunt_object *o)
+static struct shunt_object *next_of(const struct query *q, enum set set, struct shunt_object *o)
 {
 	struct shunt_object *first = shunt_objects_first();
-	const struct shunt_object *own = shunt_object_of((uintptr_t)shunt_code_resolve);
 
 	if (set == PROGRAM)
 		return o ? NULL : first;
 	for (o = o ? o->next : first; o; o = o->next) {
-		if (set == NAMED ? is_object(o, q->object, real)
-				 : !o->gone && o != first && o != own)
+		if (set == NAMED ? is_object(q, o) : !o->gone && o != first && o != q->own)
 			break;
 	}
 	return o;
@@ -188,7 +187,7 @@ static void by_raw_name(struct query *q, struct shunt_object *o, const struct sh
 	while ((n = shunt_code_named(l, q->func, n)))
 		current |= n->rank != SHUNT_CODE_OLD;
 	while ((n = shunt_code_named(l, q->func, n)))
-		if (!current || n->rank != SHUNT_CODE_OLD)
+		if ((!current || n->rank != SHUNT_CODE_OLD) && (n->exported || !q->only_exported))
 			add_hit(q, o, l, n);
 }
 
@@ -237,20 +236,35 @@ static void by_demangled_name(struct query *q, struct shunt_object *o,
 	}
 }
 
-static int search(struct query *q, enum set set, const char *real)
+static int search_raw(struct query *q, enum set set)
+{
+	const struct shunt_code_list *l;
+	struct shunt_object *o = NULL;
+	int err = 0;
+
+	while (!err && (o = next_of(q, set, o))) {
+		err = shunt_code_of(o, &l);
+		if (!err)
+			by_raw_name(q, o, l);
+	}
+	return err;
+}
+
+static int search(struct query *q, enum set set)
 {
 	const struct shunt_code_list *l;
 	struct shunt_object *o;
 	int err = 0;
 
-	for (o = NULL; !err && (o = next_of(q, set, real, o));) {
-		err = shunt_code_of(o, &l);
-		if (!err)
-			by_raw_name(q, o, l);
+	q->only_exported = set == OTHERS;
+	err = search_raw(q, set);
+	if (!err && !q->nhits && q->only_exported) {
+		q->only_exported = false;
+		err = search_raw(q, set);
 	}
 	if (!__atomic_load_n(&shunt_object_demangler, __ATOMIC_ACQUIRE))
 		return err;
-	for (o = NULL; !err && !q->nhits && (o = next_of(q, set, real, o));) {
+	for (o = NULL; !err && !q->nhits && (o = next_of(q, set, o));) {
 		err = shunt_code_of(o, &l);
 		if (!err)
 			by_demangled_name(q, o, l);
@@ -258,13 +272,13 @@ static int search(struct query *q, enum set set, const char *real)
 	return err;
 }
 
-static int not_found(struct query *q, enum set first, const char *real)
+static int not_found(struct query *q, enum set first)
 {
 	struct shunt_object *only = NULL, *o = NULL;
 	const struct shunt_code_list *l;
 
 	for (enum set s = first; s <= OTHERS; s = s == NAMED ? OTHERS + 1 : s + 1)
-		while ((o = next_of(q, s, real, o))) {
+		while ((o = next_of(q, s, o))) {
 			only = o;
 			if (!shunt_code_of(o, &l))
 				near_function(q, o, l);
@@ -394,21 +408,15 @@ static int choose(const struct query *q, struct shunt_code_place *place)
 static int by_name(struct query *q, uint64_t offset, struct shunt_code_place *place)
 {
 	enum set first = q->object ? NAMED : PROGRAM;
-	char *real = q->object && strchr(q->object, '/') ? realpath(q->object, NULL) : NULL;
 	const struct shunt_code_func *f;
-	int err = 0;
+	int err = search(q, first);
 
-	if (q->object && !next_of(q, NAMED, real, NULL))
-		err = no_object(q);
-	else
-		err = search(q, first, real);
 	if (!err && !q->nhits && first == PROGRAM)
-		err = search(q, OTHERS, real);
+		err = search(q, OTHERS);
 	if (!err && !q->nhits)
-		err = not_found(q, first, real);
+		err = not_found(q, first);
 	else if (!err && q->nhits > 1)
 		err = not_unique(q);
-	free(real);
 	if (err)
 		return err;
 	place->obj = q->hits[0].obj;
@@ -426,19 +434,15 @@ static int by_name(struct query *q, uint64_t offset, struct shunt_code_place *pl
 
 static int by_address(struct query *q, uint64_t offset, struct shunt_code_place *place)
 {
-	char *real = q->object && strchr(q->object, '/') ? realpath(q->object, NULL) : NULL;
-	struct shunt_object *o = next_of(q, q->object ? NAMED : PROGRAM, real, NULL);
+	struct shunt_object *o = next_of(q, q->object ? NAMED : PROGRAM, NULL);
 	uint64_t addr;
 	char *end;
 	int err;
 
-	free(real);
 	errno = 0;
 	addr = strtoull(q->func + 2, &end, 16);
 	if (errno || *end || end == q->func + 2 || addr + offset < addr)
 		return refuse(q, -EINVAL, "%s is no address", q->func);
-	if (!o)
-		return no_object(q);
 	place->obj = o;
 	place->addr = o->base + addr + offset;
 	if (place->addr - o->text_lo >= o->text_hi - o->text_lo)
@@ -467,10 +471,25 @@ static const char *colon(const char *s)
 	return NULL;
 }
 
+/* With the objects lock held, so that no object goes between being found and asked. */
+static int find(struct query *q, uint64_t offset, struct shunt_code_place *place)
+{
+	q->own = shunt_object_of((uintptr_t)shunt_code_resolve);
+	if (q->object && !next_of(q, NAMED, NULL)) {
+		q->by_soname = true;
+		if (!next_of(q, NAMED, NULL))
+			return no_object(q);
+	}
+	if (!strncmp(q->func, "0x", 2))
+		return by_address(q, offset, place);
+	return by_name(q, offset, place);
+}
+
 static int resolve(struct query *q, const char *text, uint64_t offset,
 	struct shunt_code_place *place)
 {
 	const char *c = colon(text);
+	char *real = NULL;
 	int err;
 
 	if (c == text || (c && !c[1]) || !*text)
@@ -484,12 +503,12 @@ static int resolve(struct query *q, const char *text, uint64_t offset,
 	err = shunt_objects_refresh();
 	if (err)
 		return err;
-	shunt_objects_lock(); /* so that no object goes between being found and being asked */
-	if (!strncmp(q->func, "0x", 2))
-		err = by_address(q, offset, place);
-	else
-		err = by_name(q, offset, place);
+	if (q->object && strchr(q->object, '/'))
+		q->real = real = realpath(q->object, NULL);
+	shunt_objects_lock();
+	err = find(q, offset, place);
 	shunt_objects_unlock();
+	free(real);
 	return err;
 }
 

@@ -2,31 +2,22 @@
 /*
  * elf_image.c - reading an ELF file that may be damaged.
  *
- * The invariant: every byte is read through span(), which hands out a pointer
- * only when the whole range lies in the image, and through memcpy, so that
- * nothing depends on alignment. All counts come from sizes that span() agreed
- * to, so that memory and time are linear in the size of the image. Names are
- * checked to end inside their table.
+ * elf_view.h says why no byte is read that is not there. All counts come from
+ * sizes that it agreed to, so that memory and time are linear in the size of the
+ * image.
  *
  * Why not libelf: this is a fifth of it, makes no global state in somebody
  * else's process, needs no other library there, and can be fuzzed as a whole.
  */
-#include <elf.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "elf_image.h"
+#include "elf_view.h"
 
 /* More is not a file that a linker made: it keeps the time linear. */
 #define MAX_TABLES 64
-#define MAX_NAME   65536
-
-struct table {
-	const uint8_t *at;
-	size_t n; /* entries, or bytes for strings */
-	uint32_t link;
-};
 
 struct range {
 	uint64_t addr;
@@ -34,21 +25,11 @@ struct range {
 };
 
 struct reader {
-	const uint8_t *image;
-	size_t size;
-	Elf64_Ehdr eh;
-	struct table names; /* of sections */
+	struct shunt_elf_view v;
 	struct shunt_elf *elf;
 	struct range *ranges;
 	size_t nranges, room_ranges, room_starts, room_entries, room_slots;
 };
-
-static const uint8_t *span(const struct reader *r, uint64_t off, uint64_t len)
-{
-	if (off > r->size || len > r->size - off)
-		return NULL;
-	return r->image + off;
-}
 
 /* Room for one more of `each` bytes: doubles. */
 static void *room(void *p, size_t n, size_t *have, size_t each)
@@ -62,54 +43,6 @@ static void *room(void *p, size_t n, size_t *have, size_t each)
 	if (q)
 		*have = want;
 	return q;
-}
-
-/* --- sections ------------------------------------------------------------ */
-
-static bool section(const struct reader *r, uint32_t i, Elf64_Shdr *sh)
-{
-	const uint8_t *p;
-
-	if (i >= r->eh.e_shnum || r->eh.e_shentsize != sizeof *sh)
-		return false;
-	p = span(r, r->eh.e_shoff + (uint64_t)i * sizeof *sh, sizeof *sh);
-	if (!p || r->eh.e_shoff > r->size)
-		return false;
-	memcpy(sh, p, sizeof *sh);
-	return true;
-}
-
-static bool table_of(const struct reader *r, const Elf64_Shdr *sh, size_t each, struct table *t)
-{
-	const uint8_t *p;
-
-	if (sh->sh_type == SHT_NOBITS || !(p = span(r, sh->sh_offset, sh->sh_size)))
-		return false;
-	*t = (struct table){p, sh->sh_size / each, sh->sh_link};
-	return true;
-}
-
-static bool table_at(const struct reader *r, uint32_t i, size_t each, struct table *t)
-{
-	Elf64_Shdr sh;
-
-	return section(r, i, &sh) && table_of(r, &sh, each, t);
-}
-
-static const char *string(const struct table *t, uint64_t off)
-{
-	size_t left = off < t->n ? t->n - off : 0;
-
-	if (!left || !memchr(t->at + off, 0, left < MAX_NAME ? left : MAX_NAME))
-		return NULL;
-	return (const char *)t->at + off;
-}
-
-static bool named(const struct reader *r, const Elf64_Shdr *sh, const char *name)
-{
-	const char *s = string(&r->names, sh->sh_name);
-
-	return s && !strcmp(s, name);
 }
 
 /* --- symbols ------------------------------------------------------------- */
@@ -137,10 +70,10 @@ static void note_symbol(struct shunt_elf *e, const Elf64_Sym *sym, const char *n
 		e->demangle = sym->st_value;
 }
 
-static int add_symbol(struct reader *r, const Elf64_Sym *sym, const struct table *str)
+static int add_symbol(struct reader *r, const Elf64_Sym *sym, const struct shunt_elf_table *str)
 {
 	unsigned type = ELF64_ST_TYPE(sym->st_info), bind = ELF64_ST_BIND(sym->st_info);
-	const char *name = string(str, sym->st_name);
+	const char *name = shunt_elf_string(str, sym->st_name);
 	uint8_t rank = bind == STB_GLOBAL ? 0 : bind == STB_WEAK ? 1 : 2;
 
 	/* What only a program linked with -pg asks for; in .symtab with a version. */
@@ -160,10 +93,11 @@ static int add_symbol(struct reader *r, const Elf64_Sym *sym, const struct table
 
 static int read_symbols(struct reader *r, const Elf64_Shdr *sh)
 {
-	struct table t, str;
+	struct shunt_elf_table t, str;
 	int err = 0;
 
-	if (!table_of(r, sh, sizeof(Elf64_Sym), &t) || !table_at(r, t.link, 1, &str))
+	if (!shunt_elf_table_of(&r->v, sh, sizeof(Elf64_Sym), &t)
+		|| !shunt_elf_table_at(&r->v, t.link, 1, &str))
 		return 0;
 	for (size_t i = 0; i < t.n && !err; i++) {
 		Elf64_Sym sym;
@@ -245,8 +179,8 @@ static int merge_starts(struct shunt_elf *e)
 
 /* --- .eh_frame_hdr: where functions begin, also in a stripped file ------- */
 
-static uint32_t fde_size(const struct table *frames, uint64_t frames_addr, uint64_t fde,
-	uint64_t start)
+static uint32_t fde_size(const struct shunt_elf_table *frames, uint64_t frames_addr,
+	uint64_t fde, uint64_t start)
 {
 	uint32_t w[4]; /* length, CIE, pc_begin (relative to itself), pc_range */
 
@@ -264,14 +198,14 @@ static int read_frames(struct reader *r, const Elf64_Shdr *hdr, const Elf64_Shdr
 {
 	static const uint8_t usual[4] = {1, 0x1b, 0x03, 0x3b};
 	struct shunt_elf *e = r->elf;
-	struct table t, frames = {0};
+	struct shunt_elf_table t, frames = {0};
 	size_t k = 0, known = e->nstarts;
 	uint32_t n;
 	int err = 0;
 
-	if (!table_of(r, hdr, 1, &t) || t.n < 12 || memcmp(t.at, usual, 4))
+	if (!shunt_elf_table_of(&r->v, hdr, 1, &t) || t.n < 12 || memcmp(t.at, usual, 4))
 		return 0;
-	table_of(r, frame, 1, &frames);
+	shunt_elf_table_of(&r->v, frame, 1, &frames);
 	memcpy(&n, t.at + 8, 4);
 	for (size_t i = 0; i < n && i < (t.n - 12) / 8 && !err; i++) {
 		struct shunt_elf_start s = {.rank = 4};
@@ -295,10 +229,10 @@ static int read_frames(struct reader *r, const Elf64_Shdr *hdr, const Elf64_Shdr
 static int read_entries(struct reader *r, const Elf64_Shdr *sh)
 {
 	struct shunt_elf *e = r->elf;
-	struct table t;
+	struct shunt_elf_table t;
 	void *p;
 
-	if (!(sh->sh_flags & SHF_ALLOC) || !table_of(r, sh, 8, &t) || !t.n
+	if (!(sh->sh_flags & SHF_ALLOC) || !shunt_elf_table_of(&r->v, sh, 8, &t) || !t.n
 		|| r->nranges == MAX_TABLES)
 		return 0;
 	e->has_section = true;
@@ -308,7 +242,7 @@ static int read_entries(struct reader *r, const Elf64_Shdr *sh)
 	r->ranges = p;
 	r->ranges[r->nranges++] = (struct range){sh->sh_addr, e->nentries, t.n};
 	/* Damaged files may say the same bytes again and again. */
-	if (e->nentries + t.n > r->size / 8)
+	if (e->nentries + t.n > r->v.size / 8)
 		return -EBADMSG;
 	p = realloc(e->entries, (e->nentries + t.n + 1) * 8);
 	if (!p)
@@ -319,16 +253,16 @@ static int read_entries(struct reader *r, const Elf64_Shdr *sh)
 	return 0;
 }
 
-static bool symbol(const struct reader *r, const struct table *rela, uint64_t i,
+static bool symbol(const struct reader *r, const struct shunt_elf_table *rela, uint64_t i,
 	Elf64_Sym *sym, const char **name)
 {
-	struct table syms, str;
+	struct shunt_elf_table syms, str;
 
-	if (!table_at(r, rela->link, sizeof *sym, &syms) || i >= syms.n
-		|| !table_at(r, syms.link, 1, &str))
+	if (!shunt_elf_table_at(&r->v, rela->link, sizeof *sym, &syms) || i >= syms.n
+		|| !shunt_elf_table_at(&r->v, syms.link, 1, &str))
 		return false;
 	memcpy(sym, syms.at + i * sizeof *sym, sizeof *sym);
-	*name = string(&str, sym->st_name);
+	*name = shunt_elf_string(&str, sym->st_name);
 	return true;
 }
 
@@ -355,7 +289,7 @@ static int add_slot(struct reader *r, uint64_t slot)
 	return 0;
 }
 
-static int apply(struct reader *r, const struct table *t, const Elf64_Rela *rel)
+static int apply(struct reader *r, const struct shunt_elf_table *t, const Elf64_Rela *rel)
 {
 	unsigned type = (unsigned)ELF64_R_TYPE(rel->r_info);
 	uint64_t *entry = NULL;
@@ -384,10 +318,10 @@ static int apply(struct reader *r, const struct table *t, const Elf64_Rela *rel)
 
 static int read_relocations(struct reader *r, const Elf64_Shdr *sh)
 {
-	struct table t;
+	struct shunt_elf_table t;
 	int err = 0;
 
-	if (!(sh->sh_flags & SHF_ALLOC) || !table_of(r, sh, sizeof(Elf64_Rela), &t))
+	if (!(sh->sh_flags & SHF_ALLOC) || !shunt_elf_table_of(&r->v, sh, sizeof(Elf64_Rela), &t))
 		return 0;
 	for (size_t i = 0; i < t.n && !err; i++) {
 		Elf64_Rela rel;
@@ -430,11 +364,11 @@ static int read_segments(struct reader *r)
 	struct shunt_elf *e = r->elf;
 
 	e->text_lo = UINT64_MAX;
-	if (r->eh.e_phentsize != sizeof(Elf64_Phdr))
+	if (r->v.eh.e_phentsize != sizeof(Elf64_Phdr))
 		return -EBADMSG;
-	for (unsigned i = 0; i < r->eh.e_phnum; i++) {
+	for (unsigned i = 0; i < r->v.eh.e_phnum; i++) {
 		Elf64_Phdr ph;
-		const uint8_t *p = span(r, r->eh.e_phoff, (i + 1ull) * sizeof ph);
+		const uint8_t *p = shunt_elf_span(&r->v, r->v.eh.e_phoff, (i + 1ull) * sizeof ph);
 
 		if (!p)
 			return -EBADMSG;
@@ -447,7 +381,7 @@ static int read_segments(struct reader *r)
 				e->text_hi = ph.p_vaddr + ph.p_memsz;
 		}
 		if (ph.p_type == PT_NOTE && !e->build_id_len
-			&& (p = span(r, ph.p_offset, ph.p_filesz)))
+			&& (p = shunt_elf_span(&r->v, ph.p_offset, ph.p_filesz)))
 			e->build_id_len = shunt_elf_build_id(p, ph.p_filesz, e->build_id);
 	}
 	return e->text_hi ? 0 : -ENOEXEC;
@@ -455,7 +389,8 @@ static int read_segments(struct reader *r)
 
 static bool is_entry_section(const struct reader *r, const Elf64_Shdr *sh)
 {
-	return named(r, sh, "__patchable_function_entries") || named(r, sh, "__mcount_loc");
+	return shunt_elf_named(&r->v, sh, "__patchable_function_entries")
+		|| shunt_elf_named(&r->v, sh, "__mcount_loc");
 }
 
 /* Entries before relocations; .symtab, or else .dynsym. */
@@ -466,16 +401,16 @@ static int read_sections(struct reader *r)
 	unsigned relocations = 0;
 	int err = 0;
 
-	for (uint32_t i = 0; section(r, i, &sh) && !err; i++) {
+	for (uint32_t i = 0; shunt_elf_section(&r->v, i, &sh) && !err; i++) {
 		symtab |= sh.sh_type == SHT_SYMTAB;
 		if (is_entry_section(r, &sh))
 			err = read_entries(r, &sh);
-		if (named(r, &sh, ".eh_frame"))
+		if (shunt_elf_named(&r->v, &sh, ".eh_frame"))
 			frame = sh;
-		else if (named(r, &sh, ".eh_frame_hdr"))
+		else if (shunt_elf_named(&r->v, &sh, ".eh_frame_hdr"))
 			hdr = sh;
 	}
-	for (uint32_t i = 0; section(r, i, &sh) && !err; i++) {
+	for (uint32_t i = 0; shunt_elf_section(&r->v, i, &sh) && !err; i++) {
 		if (sh.sh_type == SHT_RELA && relocations < MAX_TABLES) {
 			err = read_relocations(r, &sh);
 			relocations += !!(sh.sh_flags & SHF_ALLOC);
@@ -498,32 +433,15 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static int read_header(struct reader *r)
-{
-	const Elf64_Ehdr *h = &r->eh;
-
-	if (r->size < sizeof r->eh)
-		return -ENOEXEC;
-	memcpy(&r->eh, r->image, sizeof r->eh);
-	if (memcmp(h->e_ident, ELFMAG, SELFMAG) || h->e_ident[EI_CLASS] != ELFCLASS64
-		|| h->e_ident[EI_DATA] != ELFDATA2LSB || h->e_machine != EM_X86_64
-		|| (h->e_type != ET_EXEC && h->e_type != ET_DYN))
-		return -ENOEXEC;
-	return 0;
-}
-
 int shunt_elf_parse(const void *image, size_t size, struct shunt_elf *elf)
 {
-	struct reader r = {.image = image, .size = size, .elf = elf};
+	struct reader r = {.elf = elf};
 	int err;
 
 	memset(elf, 0, sizeof *elf);
-	err = read_header(&r);
+	err = shunt_elf_open(&r.v, image, size);
 	err = err ? err : read_segments(&r);
-	if (!err) {
-		table_at(&r, r.eh.e_shstrndx, 1, &r.names);
-		err = read_sections(&r);
-	}
+	err = err ? err : read_sections(&r);
 	free(r.ranges);
 	if (err) {
 		shunt_elf_free(elf);
