@@ -74,6 +74,7 @@ struct shunt_code_name {
 	uint32_t func; /* index in list->funcs */
 	uint8_t rank;
 	bool exported; /* others can be linked against it */
+	bool ifunc;    /* of what the resolver at func chooses, not of the resolver */
 };
 
 struct shunt_code_list {

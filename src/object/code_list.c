@@ -72,6 +72,10 @@ static int by_name(const void *a, const void *b)
 	size_t i, k, n;
 	int r;
 
+	/* A resolver's own name before the name of what it chooses. */
+	r = !!(x->flags & SHUNT_CODE_IFUNC) - !!(y->flags & SHUNT_CODE_IFUNC);
+	if (r && x->name && y->name)
+		return r;
 	if (x->rank != y->rank)
 		return x->rank < y->rank ? -1 : 1;
 	if (!x->name || !y->name)
@@ -133,12 +137,14 @@ static uint32_t intern(struct maker *m, const struct shunt_elf_said *s)
 static void add_name(struct maker *m, const struct shunt_elf_said *s, struct shunt_code_func *f)
 {
 	bool exported = s->flags & SHUNT_CODE_DYNSYM && s->rank < SHUNT_CODE_LOCAL;
+	bool ifunc = s->flags & SHUNT_CODE_IFUNC;
 	struct shunt_code_list *l = m->list;
 	uint32_t name = intern(m, s);
 
 	if (!name)
 		return;
-	l->names[l->nnames++] = (struct shunt_code_name){name, l->nfuncs, s->rank, exported};
+	l->names[l->nnames++] = (struct shunt_code_name){name, l->nfuncs, s->rank, exported,
+		ifunc};
 	if (!f->name) {
 		f->name = name;
 		f->rank = s->rank;

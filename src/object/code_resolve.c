@@ -191,12 +191,47 @@ static void by_raw_name(struct query *q, struct shunt_object *o, const struct sh
 			add_hit(q, o, l, n);
 }
 
-/* Whether the demangled `name` is `wanted`, which may leave out the arguments. */
-static bool is_demangled(const char *name, const char *wanted)
+/* Behind the template arguments at s, or s. */
+static const char *behind_template(const char *s)
+{
+	const char *p = s;
+	unsigned depth = 0;
+
+	if (*s != '<')
+		return s;
+	do
+		depth += (*p == '<') - (*p == '>');
+	while (depth && *++p);
+	return depth ? s : p + 1;
+}
+
+/* Whether the name at `name` is `wanted`, which may leave out template and arguments. */
+static bool begins(const char *name, const char *wanted)
 {
 	size_t n = strlen(wanted);
+	const char *end = name + n;
 
-	return !strncmp(name, wanted, n) && (!name[n] || (name[n] == '(' && !strchr(wanted, '(')));
+	if (strncmp(name, wanted, n))
+		return false;
+	if (!strpbrk(wanted, "<("))
+		end = behind_template(end);
+	return !*end || (*end == '(' && !strchr(wanted, '('));
+}
+
+/* The demangled name of a template begins with the type that it returns. */
+static bool is_demangled(const char *name, const char *wanted)
+{
+	unsigned depth = 0;
+
+	if (begins(name, wanted))
+		return true;
+	for (const char *p = name; *p && !(*p == '(' && !depth); p++) {
+		depth += *p == '<' || *p == '(';
+		depth -= depth && (*p == '>' || *p == ')');
+		if (*p == ' ' && !depth && strncmp(name, "operator", 8) && begins(p + 1, wanted))
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -422,7 +457,7 @@ static int by_name(struct query *q, uint64_t offset, struct shunt_code_place *pl
 	place->obj = q->hits[0].obj;
 	place->list = q->hits[0].list;
 	place->func = f = &place->list->funcs[q->hits[0].name->func];
-	if (f->flags & SHUNT_CODE_IFUNC)
+	if (q->hits[0].name->ifunc)
 		err = choose(q, place);
 	f = place->func;
 	place->addr = f->start + offset;
