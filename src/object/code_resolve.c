@@ -476,11 +476,11 @@ static int by_address(struct query *q, uint64_t offset, struct shunt_code_place 
 
 	errno = 0;
 	addr = strtoull(q->func + 2, &end, 16);
-	if (errno || *end || end == q->func + 2 || addr + offset < addr)
+	if (errno || *end || end == q->func + 2)
 		return refuse(q, -EINVAL, "%s is no address", q->func);
 	place->obj = o;
 	place->addr = o->base + addr + offset;
-	if (place->addr - o->text_lo >= o->text_hi - o->text_lo)
+	if (addr + offset < addr || place->addr - o->text_lo >= o->text_hi - o->text_lo)
 		return refuse(q, -ERANGE, "%s:%#lx is not in its code, which is %#lx to %#lx",
 			file_of(o), (unsigned long)(addr + offset), o->text_lo - o->base,
 			o->text_hi - o->base);
@@ -559,6 +559,8 @@ int shunt_code_resolve(const char *text, uint64_t offset, struct shunt_code_plac
 	err = resolve(&q, text, offset, place);
 	if (err == -ENOMEM)
 		refuse(&q, err, "no memory");
+	if (err)
+		memset(place, 0, sizeof *place);
 	free(q.object);
 	errno = e;
 	return err;
