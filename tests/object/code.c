@@ -494,6 +494,7 @@ int main(int argc, char **argv)
 	ifuncs(lib);
 	libc_ifuncs();
 	pads("throw.so");
+	pads("throw-large.so");
 	pads("throw-clang.so");
 	demangled();
 	debug_files();

@@ -334,7 +334,10 @@ int main(int argc, char **argv)
 	beside_binutils(victim("code.so"));
 	beside_binutils(victim("throw.so"));
 	beside_binutils(victim("own-static"));
+	beside_binutils(victim("throw-nopie"));
 	pads_at_instructions(victim("throw.so"));
+	pads_at_instructions(victim("throw-large.so"));
+	pads_at_instructions(victim("throw-nopie"));
 	pads_at_instructions("/usr/lib/x86_64-linux-gnu/libstdc++.so.6");
 	damaged(victim("code.so"), rounds);
 	damaged(victim("throw.so"), rounds);

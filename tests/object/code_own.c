@@ -44,6 +44,10 @@ int main(void)
 	finds("main", (uintptr_t)main);
 	r = shunt_code_resolve("_start", 0, &p, why, sizeof why);
 	ok(!r && p.func->flags & SHUNT_CODE_NOT_CALLED, "nobody calls _start");
+#ifdef __SANITIZE_ADDRESS__
+	skip("a sanitizer has a strlen of its own");
+	return done();
+#endif
 	/* An IFUNC in every libc, bound as own_global uses it, also in a static program. */
 	r = shunt_code_resolve("strlen", 0, &p, why, sizeof why);
 	ok(own_global("12") == 2 + (size_t)own_static(1) && !r

@@ -98,3 +98,10 @@ extern "C" int code_throw(void)
 	}
 	return sum;
 }
+
+#ifdef PROGRAM
+int main()
+{
+	return code_throw() <= 0;
+}
+#endif
