@@ -72,6 +72,7 @@ struct shunt_code_func {
 struct shunt_code_name {
 	uint32_t name; /* offset into list->strings */
 	uint32_t func; /* index in list->funcs */
+	uint32_t next; /* internal: the next one of this name, 0 or index + 1 */
 	uint8_t rank;
 	bool exported; /* others can be linked against it */
 	bool ifunc;    /* of what the resolver at func chooses, not of the resolver */
@@ -85,7 +86,7 @@ struct shunt_code_list {
 	uint32_t nnames;
 	struct shunt_code_name *names; /* ascending by function */
 	char *strings;		       /* offset 0 is "" */
-	uint32_t *hash;		       /* internal: of names, 0 or index + 1 */
+	uint32_t *hash;		       /* internal: the first of each name, 0 or index + 1 */
 	uint32_t hash_mask;
 	uint32_t npads;
 	uintptr_t *pads;  /* all landing pads, ascending */

@@ -143,8 +143,8 @@ static void add_name(struct maker *m, const struct shunt_elf_said *s, struct shu
 
 	if (!name)
 		return;
-	l->names[l->nnames++] = (struct shunt_code_name){name, l->nfuncs, s->rank, exported,
-		ifunc};
+	l->names[l->nnames++] = (struct shunt_code_name){name, l->nfuncs, 0, s->rank,
+		exported, ifunc};
 	if (!f->name) {
 		f->name = name;
 		f->rank = s->rank;
@@ -216,6 +216,18 @@ static uint32_t hash_of(const char *s)
 	return h ^ h >> 15;
 }
 
+/* The slot of the name, or the free one for it. */
+static uint32_t *slot_of(const struct shunt_code_list *l, const char *name)
+{
+	uint32_t at = hash_of(name) & l->hash_mask, i;
+
+	for (; (i = l->hash[at]); at = (at + 1) & l->hash_mask)
+		if (!strcmp(l->strings + l->names[i - 1].name, name))
+			break;
+	return &l->hash[at];
+}
+
+/* Those of one name are a chain, not a row of slots: statics may have it by the thousand. */
 static int make_hash(struct shunt_code_list *l)
 {
 	uint32_t n = 16;
@@ -226,12 +238,11 @@ static int make_hash(struct shunt_code_list *l)
 	if (!l->hash)
 		return -ENOMEM;
 	l->hash_mask = n - 1;
-	for (uint32_t i = 0; i < l->nnames; i++) {
-		uint32_t at = hash_of(l->strings + l->names[i].name);
+	for (uint32_t i = l->nnames; i--;) { /* so that chains ascend */
+		uint32_t *slot = slot_of(l, l->strings + l->names[i].name);
 
-		while (l->hash[at & l->hash_mask])
-			at++;
-		l->hash[at & l->hash_mask] = i + 1;
+		l->names[i].next = *slot;
+		*slot = i + 1;
 	}
 	return 0;
 }
@@ -400,17 +411,7 @@ const char *shunt_code_name(const struct shunt_code_list *l, const struct shunt_
 const struct shunt_code_name *shunt_code_named(const struct shunt_code_list *l,
 	const char *name, const struct shunt_code_name *from)
 {
-	uint32_t at = hash_of(name), i;
-	bool passed = !from;
+	uint32_t i = from ? from->next : *slot_of(l, name);
 
-	if (!l->nnames)
-		return NULL;
-	for (; (i = l->hash[at & l->hash_mask]); at++) {
-		const struct shunt_code_name *n = &l->names[i - 1];
-
-		if (passed && !strcmp(l->strings + n->name, name))
-			return n;
-		passed |= n == from;
-	}
-	return NULL;
+	return i ? &l->names[i - 1] : NULL;
 }

@@ -68,34 +68,41 @@ static const char *name_at(uintptr_t addr, char *buf, size_t size)
 
 /* --- reading ------------------------------------------------------------------- */
 
-static struct shunt_object *lib_object;
+static struct shunt_object *lib_object, *libc_object;
+static pthread_barrier_t start;
 
 static void *read_it(void *arg)
 {
 	const struct shunt_code_list *l;
 
 	(void)arg;
-	return shunt_code_of(lib_object, &l) ? NULL : (void *)l;
+	pthread_barrier_wait(&start);
+	return shunt_code_of(libc_object, &l) ? NULL : (void *)l;
 }
 
 static void reading(void)
 {
 	pthread_t thread[8];
 	void *list[8];
+	const struct shunt_code_list *l;
 	bool same = true;
 
 	lib_object = live_named("code.so");
-	ok(lib_object && !lib_object->code, "before anybody asks no list is read");
+	libc_object = live_named("libc.so.6"); /* takes long enough for all to wait for one */
+	ok(lib_object && !lib_object->code && libc_object && !libc_object->code,
+		"before anybody asks no list is read");
+	pthread_barrier_init(&start, NULL, 8);
 	for (unsigned i = 0; i < 8; i++)
 		pthread_create(&thread[i], NULL, read_it, NULL);
 	for (unsigned i = 0; i < 8; i++) {
 		pthread_join(thread[i], &list[i]);
 		same &= list[i] && list[i] == list[0];
 	}
-	ok(same && list[0] == lib_object->code, "threads that ask at once get one list");
+	ok(same && list[0] == libc_object->code, "threads that ask at once get one list");
+	ok(!lib_object->code && !shunt_code_of(lib_object, &l), "nobody's else is read");
 	ok(lib_object->code->nfuncs && !code_unsound(lib_object->code, lib_object->text_lo,
 							  lib_object->text_hi),
-		"which is sound");
+		"a list is sound");
 	errno = 77;
 	at("code.so:nonsense");
 	ok(errno == 77, "errno stays");
@@ -118,6 +125,12 @@ static void names(void *lib)
 	ok(weak && at("code.so:a_code_local") == weak
 			&& !strcmp(name_at(weak, buf, sizeof buf), "z_code_weak"),
 		"or else by a weak one before a local one");
+	ok(at("code.so:code_versioned") == (uintptr_t)dlsym(lib, "code_versioned")
+			&& at("code.so:code_versioned") != at("code.so:code_versioned_old")
+			&& at("code.so:code_versioned_old"),
+		"of two versions the current one is meant: %s", why);
+	ok(at("code.so:code_outdated") && at("code.so:code_outdated") == at("code.so:code_only_old"),
+		"an old one where there is no other: %s", why);
 	ok(at(victim("code.so:code_global")) == global, "an object goes by its path");
 	snprintf(text, sizeof text, "%s/../%s/code.so:code_global", dir,
 		strrchr(dir, '/') ? strrchr(dir, '/') + 1 : "");
@@ -209,6 +222,11 @@ static void shapes(void)
 	ok(!resolve("code.so:code_sizeless", 3, &p) && p.func->size == 4
 			&& p.func->flags & SHUNT_CODE_GUESSED,
 		"without a size it goes up to the next one");
+	ok(!resolve("code.so:code_framed", 1, &p)
+			&& shunt_code_in(l, p.addr)->start == p.addr
+			&& shunt_code_in(l, p.addr)->flags & SHUNT_CODE_INNER
+			&& !(p.func->flags & SHUNT_CODE_INNER),
+		"a nameless frame within a function is no function of its own");
 	ok(!resolve("code.so:code_split.cold", 0, &p) && p.func->flags & SHUNT_CODE_COLD
 			&& p.func->start != at("code.so:code_split"),
 		"a cold part is one");
@@ -373,6 +391,8 @@ static bool run(const char *fmt, const char *a, const char *b)
 	return !system(text);
 }
 
+static uintptr_t cold; /* in the library, relative */
+
 /* Loads the stripped library and says what became of the debug file. */
 static void has_debug(const char *tmp, bool want, const char *what)
 {
@@ -391,6 +411,13 @@ static void has_debug(const char *tmp, bool want, const char *what)
 			&& (!want || l->funcs[l->nfuncs / 2].start)
 			&& at("lib.so:code_global"),
 		"%s (%s)", what, l && l->debug ? "read" : "not read");
+	if (!want && o && l) {
+		const struct shunt_code_func *f = shunt_code_in(l, o->base + cold);
+
+		ok(f && f->start == o->base + cold && !f->name && f->flags & SHUNT_CODE_NOT_CALLED
+				&& at("lib.so:code_versioned") == (uintptr_t)dlsym(lib, "code_versioned"),
+			"a cold part is known by its frame, versions by their table");
+	}
 	if (lib)
 		dlclose(lib);
 	shunt_objects_refresh();
@@ -415,13 +442,16 @@ static void debug_files(void)
 	for (unsigned i = 0; i < lib_object->build_id_len; i++)
 		sprintf(id + strlen(id), i == 1 ? "/%02x" : "%02x", lib_object->build_id[i]);
 	shunt_code_debug_dir = tmp;
+	cold = at("code.so:code_split.cold") - lib_object->base;
 
 	snprintf(text, sizeof text, "%s/d", tmp);
 	run("cd %s && cp lib.so d && mkdir -p .build-id/$(dirname %s)", tmp, id);
-	run("cd %s && mv lib.debug .build-id/%s.debug", tmp, id);
+	/* The checksum is for the other ways. */
+	run("cd %s && cp lib.debug .build-id/%s.debug", tmp, id);
+	run("cd %s && printf x >>.build-id/%s.debug", tmp, id);
 	has_debug(text, true, "a debug file by build-id");
 
-	run("cd %s && mv .build-id/%s.debug lib.debug && cp lib.so e && mkdir e/.debug && "
+	run("cd %s && rm .build-id/%s.debug && cp lib.so e && mkdir e/.debug && "
 	    "cp lib.debug e/.debug", tmp, id);
 	snprintf(text, sizeof text, "%s/e", tmp);
 	has_debug(text, true, "one in .debug, that the library names");
