@@ -116,6 +116,7 @@ static void names(void *lib)
 	uintptr_t weak = (uintptr_t)dlsym(lib, "z_code_weak");
 	struct shunt_code_place p;
 	char buf[64], text[256];
+	bool bare = true;
 
 	ok(global && at("code.so:code_global") == global && at("code.so:code_weak") == global
 			&& at("code.so:code_local") == global && at("code.so:code_other") == global,
@@ -129,6 +130,9 @@ static void names(void *lib)
 			&& at("code.so:code_versioned") != at("code.so:code_versioned_old")
 			&& at("code.so:code_versioned_old"),
 		"of two versions the current one is meant: %s", why);
+	for (uint32_t i = 0; i < lib_object->code->nnames; i++)
+		bare &= !strchr(lib_object->code->strings + lib_object->code->names[i].name, '@');
+	ok(bare, "versions are no part of names");
 	ok(at("code.so:code_outdated") && at("code.so:code_outdated") == at("code.so:code_only_old"),
 		"an old one where there is no other: %s", why);
 	ok(at(victim("code.so:code_global")) == global, "an object goes by its path");
