@@ -299,12 +299,13 @@ static int fill(struct maker *m)
 
 static int make(struct shunt_elf_code *c, struct shunt_code_list *l)
 {
-	/* Linkers let one name be the end of another, which takes some room here. */
-	struct maker m = {c, l, 1, 4 * c->strings + 4096};
+	struct maker m = {c, l, 1, 0};
 	int r;
 
-	if (c->nsaid >= SHUNT_CODE_NONE || m.room >= UINT32_MAX)
+	if (c->nsaid >= SHUNT_CODE_NONE || c->strings >= UINT32_MAX)
 		return -ENOMEM;
+	/* Linkers let one name be the end of another, which takes some room here. */
+	m.room = 4 * c->strings + 4096 < UINT32_MAX ? 4 * c->strings + 4096 : UINT32_MAX;
 	r = sort_by_addr(c);
 	r = r ? r : fill(&m);
 	r = r ? r : make_pads(c, l);

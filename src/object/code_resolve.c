@@ -312,6 +312,8 @@ static int not_found(struct query *q, enum set first)
 	struct shunt_object *only = NULL, *o = NULL;
 	const struct shunt_code_list *l;
 
+	if (!strncmp(q->func, "__vdso_", 7))
+		return refuse(q, -ENOTSUP, "%s is the kernel's: it cannot be changed", q->func);
 	for (enum set s = first; s <= OTHERS; s = s == NAMED ? OTHERS + 1 : s + 1)
 		while ((o = next_of(q, s, o))) {
 			only = o;

@@ -186,6 +186,7 @@ static void refused(void)
 		{"code.so:0x12q", 0, -EINVAL, "is no address"},
 		{"[vdso]:__vdso_time", 0, -ENOTSUP, "kernel's"},
 		{"linux-vdso.so.1:__vdso_time", 0, -ENOTSUP, "kernel's"},
+		{"__vdso_clock_gettime", 0, -ENOTSUP, "kernel's"},
 		{"", 0, -EINVAL, "neither"},
 		{":", 0, -EINVAL, "neither"},
 		{"code.so:", 0, -EINVAL, "neither"},
