@@ -274,6 +274,12 @@ static void saved(struct entry *e, uint64_t reg, bool as_called)
 		e->ra = as_called;
 }
 
+/* At `factor` times the alignment from the frame's address: a call puts it at -8. */
+static void saved_at(struct entry *e, uint64_t reg, uint64_t factor, int64_t align)
+{
+	saved(e, reg, factor * (uint64_t)align == (uint64_t)-8);
+}
+
 /* One instruction. False: the code goes on, or it is not known. */
 static bool step(struct cursor *c, int64_t align, struct entry *e)
 {
@@ -286,7 +292,7 @@ static bool step(struct cursor *c, int64_t align, struct entry *e)
 	case 0x40: /* advance_loc */
 		return !(op & 0x3f);
 	case 0x80: /* offset */
-		saved(e, op & 0x3f, (int64_t)uleb(c) * align == -8);
+		saved_at(e, op & 0x3f, uleb(c), align);
 		return true;
 	case 0xc0: /* restore */
 		return true;
@@ -297,7 +303,7 @@ static bool step(struct cursor *c, int64_t align, struct entry *e)
 		return true;
 	case 0x05: /* offset_extended */
 		reg = uleb(c);
-		saved(e, reg, (int64_t)uleb(c) * align == -8);
+		saved_at(e, reg, uleb(c), align);
 		return true;
 	case 0x07: /* undefined */
 		saved(e, uleb(c), false);
