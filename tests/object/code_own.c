@@ -6,12 +6,12 @@
 #include "../tap.h"
 #include "object/code.h"
 
-static __attribute__((noinline, noclone)) int own_static(int x)
+static __attribute__((noinline, used)) int own_static(int x)
 {
 	return x * 3 + tap_count;
 }
 
-__attribute__((noinline, noclone)) size_t own_global(const char *s);
+__attribute__((noinline)) size_t own_global(const char *s);
 size_t own_global(const char *s)
 {
 	return strlen(s) + (size_t)own_static(1);
