@@ -134,6 +134,18 @@ const char *shunt_code_name(const struct shunt_code_list *list,
 const struct shunt_code_name *shunt_code_named(const struct shunt_code_list *list,
 	const char *name, const struct shunt_code_name *from);
 
+/* A function of a list. Not 0: end here. */
+typedef int (*shunt_code_match_fn)(const struct shunt_code_list *list,
+	const struct shunt_code_func *func, void *arg);
+
+/*
+ * Calls fn once for each function of which any name, raw or demangled, matches, as
+ * shunt_object_glob() does for those with sites; ascending. One without a name has that of
+ * shunt_code_name(). What fn returned, if not 0; 0; -EINVAL: a bad glob; -ENOMEM.
+ */
+int shunt_code_glob(struct shunt_object *obj, const char *glob, shunt_code_match_fn fn,
+	void *arg);
+
 /* A place in code. */
 struct shunt_code_place {
 	struct shunt_object *obj;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "code.h"
 #include "object.h"
 #include "object_internal.h"
 
@@ -199,6 +200,45 @@ int shunt_object_glob(const struct shunt_object *o, const char *glob,
 	for (uint32_t i = 0; i < o->nfuncs && !r; i++)
 		if (any || func_matches(o->strings + o->funcs[i].name, glob, &d))
 			r = fn(o, i, arg);
+	free(d.buf);
+	return r;
+}
+
+/* --- all functions of an object ------------------------------------------------ */
+
+/* Any name of the function i; *at is its first in l->names, and is moved behind the last. */
+static bool any_name_matches(const struct shunt_code_list *l, uint32_t i, uint32_t *at,
+	const char *glob, struct demangled *d)
+{
+	bool hit = false;
+	char buf[32];
+
+	if (!l->funcs[i].name)
+		hit = shunt_glob_match(glob,
+			shunt_code_name(l, &l->funcs[i], buf, sizeof buf));
+	for (; *at < l->nnames && l->names[*at].func == i; ++*at)
+		hit = hit || func_matches(l->strings + l->names[*at].name, glob, d);
+	return hit;
+}
+
+int shunt_code_glob(struct shunt_object *o, const char *glob, shunt_code_match_fn fn, void *arg)
+{
+	const struct shunt_code_list *l;
+	struct demangled d = {0};
+	const char *c = colon(glob);
+	bool bad = false;
+	uint32_t at = 0;
+	int r = shunt_glob_check(glob);
+
+	if (r)
+		return r;
+	if (c && !object_matches(o, glob, (size_t)(c - glob), &bad))
+		return bad ? -ENOMEM : 0;
+	glob = c ? c + 1 : glob;
+	r = shunt_code_of(o, &l);
+	for (uint32_t i = 0; !r && i < l->nfuncs; i++)
+		if (any_name_matches(l, i, &at, glob, &d))
+			r = fn(l, &l->funcs[i], arg);
 	free(d.buf);
 	return r;
 }

@@ -360,6 +360,40 @@ static void pads(const char *file)
 	shunt_objects_refresh();
 }
 
+static int count(const struct shunt_code_list *l, const struct shunt_code_func *f, void *arg)
+{
+	unsigned *n = arg;
+
+	(void)l;
+	(void)f;
+	return ++*n == 7 ? 7 : 0;
+}
+
+/* How many functions; 100 + the error for one. */
+static int matches(struct shunt_object *o, const char *glob)
+{
+	unsigned n = 0;
+	int r = shunt_code_glob(o, glob, count, &n);
+
+	return r < 0 ? 100 - r : (int)n;
+}
+
+static void globs(void)
+{
+	struct shunt_object *o = lib_object;
+
+	ok(matches(o, "code_global") == 1 && matches(o, "code_w*") == 2 && matches(o, "twice") == 2,
+		"a glob picks functions, by any of their names");
+	ok(matches(o, "code_[gwo]*") == 3, "each once, also where several names of it match (%d)",
+		matches(o, "code_[gwo]*"));
+	ok(matches(o, "code.so:twice") == 2 && !matches(o, "libc*:*")
+			&& matches(o, "co*:code_weak") == 1,
+		"and objects");
+	ok(matches(o, "*") == 7, "whoever has enough ends it");
+	ok(matches(o, "0x10*") > 0 && !matches(o, "code_nothing*"), "nameless ones go by address");
+	ok(matches(o, "[") == 100 + EINVAL && matches(o, "") == 100 + EINVAL, "a bad one is refused");
+}
+
 static void demangled(void)
 {
 	void *lib = dlopen(victim("throw.so"), RTLD_NOW);
@@ -382,6 +416,10 @@ static void demangled(void)
 		"a template's do, with and without what it returns: %s", why);
 	ok(resolve("throw.so:thrower::many", 0, &p) == -ENOTUNIQ, "without its arguments it is "
 		"several: %s", why);
+	ok(matches(live_named("throw.so"), "thrower::many<*>(*)") == 0
+			&& matches(live_named("throw.so"), "* thrower::many<*>(*)") == 2
+			&& matches(live_named("throw.so"), "thrower::leaf(*)") == 1,
+		"globs match demangled names as well");
 	dlclose(lib);
 	shunt_objects_refresh();
 }
@@ -526,6 +564,7 @@ int main(int argc, char **argv)
 	ambiguous(lib);
 	refused();
 	shapes();
+	globs();
 	ifuncs(lib);
 	libc_ifuncs();
 	pads("throw.so");

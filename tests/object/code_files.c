@@ -139,6 +139,11 @@ static void check_symbol(struct versus *v, uint64_t addr, uint64_t size, const c
 		wrong(v, "its name is not", addr, name);
 	else if (n->name == f->name && size && f->size != size)
 		wrong(v, "another size", addr, name);
+	/* These are jumped to, or called with more on the stack than a return address. */
+	if (f->flags & SHUNT_CODE_NOT_CALLED && !(f->flags & SHUNT_CODE_COLD)
+		&& strcmp(name, "_start") && strncmp(name, "_dl_runtime_", 12)
+		&& strncmp(name, "shunt_", 6))
+		wrong(v, "taken for one that is not called", addr, name);
 	if (n && n->ifunc != !strcmp(type, "IFUNC"))
 		wrong(v, "IFUNC or not", addr, name);
 }
