@@ -313,6 +313,74 @@ static void damaged(const char *path, unsigned rounds)
 	shunt_file_free(&file);
 }
 
+/* --- no memory ---------------------------------------------------------------------- */
+
+static long left = -1; /* allocations that succeed; -1: all */
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t each);
+void *__real_realloc(void *p, size_t n);
+char *__real_strdup(const char *s);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t each);
+void *__wrap_realloc(void *p, size_t n);
+char *__wrap_strdup(const char *s);
+
+static bool fails(void)
+{
+	return left >= 0 && !left--;
+}
+
+void *__wrap_malloc(size_t n)
+{
+	return fails() ? NULL : __real_malloc(n);
+}
+
+void *__wrap_calloc(size_t n, size_t each)
+{
+	return fails() ? NULL : __real_calloc(n, each);
+}
+
+void *__wrap_realloc(void *p, size_t n)
+{
+	return fails() ? NULL : __real_realloc(p, n);
+}
+
+char *__wrap_strdup(const char *s)
+{
+	return fails() ? NULL : __real_strdup(s);
+}
+
+/* Each allocation fails in turn; a sanitizer sees what is lost. */
+static void no_memory(const char *path)
+{
+	struct shunt_code_list *l;
+	struct shunt_file file;
+	unsigned refused = 0, round = 0;
+	const char *bad = NULL;
+	bool whole = false;
+	uint64_t lo, hi;
+
+	if (shunt_file_read_code(path, &file)) {
+		ok(0, "%s can be read", path);
+		return;
+	}
+	for (bool spent = true; spent && round < 1000 && !bad; round++) {
+		left = round;
+		l = list_of(file.image, file.size, &lo, &hi);
+		spent = left < 0; /* one did fail; where memory is given back, no matter */
+		left = -1;
+		whole = l;
+		refused += !whole;
+		bad = l ? code_unsound(l, lo, hi) : NULL;
+		shunt_code_list_free(l);
+	}
+	ok(whole && !bad && refused > 10 && round < 1000,
+		"%s: whichever of %u allocations fails, nothing or a whole list comes of it", path,
+		round - 1);
+	shunt_file_free(&file);
+}
+
 static const char *victim(const char *name)
 {
 	static char path[4096];
@@ -344,6 +412,7 @@ int main(int argc, char **argv)
 	pads_at_instructions(victim("throw-large.so"));
 	pads_at_instructions(victim("throw-nopie"));
 	pads_at_instructions("/usr/lib/x86_64-linux-gnu/libstdc++.so.6");
+	no_memory(victim("throw.so"));
 	damaged(victim("code.so"), rounds);
 	damaged(victim("throw.so"), rounds);
 	return done();

@@ -10,6 +10,8 @@
 /* NULL, or what is wrong. `lo`..`hi` is where the object's code is. */
 static inline const char *code_unsound(const struct shunt_code_list *l, uintptr_t lo, uintptr_t hi)
 {
+	if (!l->soname || !l->hash || *l->strings)
+		return "something is missing";
 	for (uint32_t i = 0; i < l->nfuncs; i++) {
 		const struct shunt_code_func *f = &l->funcs[i];
 
