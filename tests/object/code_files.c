@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "../tap.h"
@@ -16,6 +17,7 @@
 #include "object/code.h"
 #include "object/elf_code.h"
 #include "object/elf_file.h"
+#include "object/elf_view.h"
 
 static const char *dir;
 
@@ -313,6 +315,71 @@ static void damaged(const char *path, unsigned rounds)
 	shunt_file_free(&file);
 }
 
+/* A copy that ends where memory ends: who reads on gets a signal. */
+static uint8_t *guarded(const uint8_t *from, size_t n)
+{
+	size_t page = 4096, size = (n + page - 1) / page * page;
+	uint8_t *p = mmap(NULL, size + page, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED || mprotect(p + size, page, PROT_NONE))
+		abort();
+	return memcpy(p + size - n, from, n);
+}
+
+static struct shunt_elf_bytes section(const struct shunt_elf_view *v, const char *name)
+{
+	struct shunt_elf_table t;
+	Elf64_Shdr sh;
+
+	for (uint32_t i = 0; shunt_elf_section(v, i, &sh); i++)
+		if (shunt_elf_named(v, &sh, name) && shunt_elf_table_of(v, &sh, 1, &t))
+			return (struct shunt_elf_bytes){t.at, sh.sh_addr, t.n};
+	return (struct shunt_elf_bytes){0};
+}
+
+/* The sections alone, as long as they are, and cut short anywhere. */
+static void frames_cut(const char *path)
+{
+	struct shunt_elf_bytes frames_, lsda, f, t;
+	struct shunt_elf_code c = {.text_hi = 1 << 20, .parts = {{0, 1 << 20, false}},
+		.nparts = 1};
+	struct shunt_elf_view v;
+	struct shunt_file file;
+	size_t whole = 0, pads = 0;
+	bool more = false;
+	int err = 0;
+
+	if (shunt_file_read_code(path, &file) || shunt_elf_open(&v, file.image, file.size)) {
+		ok(0, "%s can be read", path);
+		return;
+	}
+	frames_ = f = section(&v, ".eh_frame");
+	lsda = t = section(&v, ".gcc_except_table");
+	f.at = guarded(frames_.at, f.n);
+	t.at = guarded(lsda.at, t.n);
+	for (size_t n = frames_.n; n; n--) {
+		f = (struct shunt_elf_bytes){f.at + f.n - n, frames_.addr, n};
+		memcpy((uint8_t *)f.at, frames_.at, n);
+		c.nsaid = c.npads = 0;
+		err |= shunt_elf_frames(&c, &f, &t);
+		whole = n == frames_.n ? c.nsaid : whole;
+		more |= c.nsaid > whole;
+	}
+	f = (struct shunt_elf_bytes){frames_.at, frames_.addr, frames_.n};
+	for (size_t n = lsda.n; n; n--) {
+		t = (struct shunt_elf_bytes){t.at + t.n - n, lsda.addr, n};
+		memcpy((uint8_t *)t.at, lsda.at, n);
+		c.nsaid = c.npads = 0;
+		err |= shunt_elf_frames(&c, &f, &t);
+		pads = n == lsda.n ? c.npads : pads;
+		more |= c.npads > pads || c.nsaid != whole;
+	}
+	ok(!err && !more && whole > 10 && pads > 10, "frames and tables cut short anywhere are not read beyond");
+	shunt_elf_code_free(&c);
+	shunt_file_free(&file);
+}
+
 /* --- no memory ---------------------------------------------------------------------- */
 
 static long left = -1; /* allocations that succeed; -1: all */
@@ -412,6 +479,7 @@ int main(int argc, char **argv)
 	pads_at_instructions(victim("throw-large.so"));
 	pads_at_instructions(victim("throw-nopie"));
 	pads_at_instructions("/usr/lib/x86_64-linux-gnu/libstdc++.so.6");
+	frames_cut(victim("throw.so"));
 	no_memory(victim("throw.so"));
 	damaged(victim("code.so"), rounds);
 	damaged(victim("throw.so"), rounds);
