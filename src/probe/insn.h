@@ -40,15 +40,25 @@ struct shunt_insn {
 	uint8_t len;
 	uint8_t kind;	  /* enum shunt_insn_kind */
 	uint8_t disp_at;  /* where the 32-bit RIP-relative displacement is; 0: none */
+	uint8_t modrm_at; /* where the ModRM byte is; 0: none */
+	uint8_t refused;  /* not 0: shunt_insn_move() will not have it */
 	bool writes_sp;	  /* changes %rsp, or reads or writes memory below or at it:
 			   * push, pop, enter, leave, mov to %rsp .. */
+	bool endbr;	  /* endbr64: where indirect branches may lead. Can be executed
+			   * elsewhere as the no-operation that it is, but with CET's
+			   * indirect branch tracking on it must stay in its place */
 };
 
 /*
  * The instruction in the n bytes, which are or will be at `at`. 0; -EILSEQ:
- * it is none; -ENODATA: more bytes are needed.
+ * it is none, or processors disagree where it ends (near branches with an
+ * operand-size prefix, ud0); -ENODATA: more bytes are needed. After
+ * shunt_insn_init() has succeeded; any context.
  */
 int shunt_insn_decode(const uint8_t *bytes, size_t n, uintptr_t at, struct shunt_insn *insn);
+
+/* The mnemonic of what is in the n bytes, "?" if nothing is. Never changes or goes. */
+const char *shunt_insn_name(const uint8_t *bytes, size_t n);
 
 /* The most that relocating one instruction makes of it. */
 #define SHUNT_INSN_MOVED_MAX 64
@@ -59,7 +69,23 @@ int shunt_insn_decode(const uint8_t *bytes, size_t n, uintptr_t at, struct shunt
  * end of it where `insn` goes on behind itself. A branch's target, and the return
  * address of a call, are the original ones: nothing on a stack or in a
  * register ever points to `to`. The number of bytes; -ENOTSUP with *why:
- * cannot be done elsewhere; -ERANGE with *why: `to` is out of reach.
+ * cannot be done elsewhere; -ERANGE with *why: `to` is out of reach of a
+ * RIP-relative operand (branches reach everything). Any context.
+ *
+ * A call becomes a push of its return address and a jump: so control never falls
+ * out of the end of it, it comes back behind the call's own place. What is not the
+ * same then:
+ * - a fault is raised, and a signal taken, at an address in what was written;
+ * - the x87 unit remembers that address as that of its last instruction;
+ * - a moved call leaves the processor's return prediction, and a shadow stack
+ *   (CET), without its return address: not where shadow stacks are on;
+ * - an indirect call whose operand is in the 8 bytes below %rsp, which it
+ *   overwrites itself, is only noticed where %rsp is the base;
+ * - between the two instructions of a moved call's push the upper half of the
+ *   return address is not there yet: a signal handler that unwinds sees that.
+ * It is the caller's to know ranges that the kernel, or a signal handler,
+ * compares addresses with: rseq critical sections, syscall user dispatch, musl's
+ * cancellation points.
  */
 int shunt_insn_move(const struct shunt_insn *insn, const uint8_t *bytes, uintptr_t to,
 	uint8_t out[SHUNT_INSN_MOVED_MAX], const char **why);
