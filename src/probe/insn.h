@@ -111,20 +111,35 @@ struct shunt_code {
 struct shunt_code_map;
 
 /*
- * Decodes the function from its first byte to its last. NULL with errno: EILSEQ:
- * not understood as a whole (*where is the place); ENOMEM. Free it with free().
+ * Decodes the function from its first byte to its last; keeps a copy of it. NULL with
+ * errno: EILSEQ: not understood as a whole (*where, which may be NULL, is the place);
+ * ENOMEM. Free it with free(). After shunt_insn_init() has succeeded.
  */
 struct shunt_code_map *shunt_code_map(const struct shunt_code *code, uintptr_t *where);
 
-/* Whether an instruction begins at addr; *prev and *next (may be NULL) are those around. */
+/*
+ * Whether an instruction begins at addr; *prev and *next (may be NULL) are where those
+ * around begin, 0 if that is outside the function.
+ */
 bool shunt_code_boundary(const struct shunt_code_map *m, uintptr_t addr, uintptr_t *prev,
 	uintptr_t *next);
 
-/* Why no jump may be put over several instructions (`why` of them, one sentence). */
+/*
+ * Whether the instruction at addr was found by following branches from the start and the
+ * entries. If not, it is a switch's case, an unknown landing pad, code that is
+ * never executed, or, in handwritten functions, possibly no code at all.
+ */
+bool shunt_code_reached(const struct shunt_code_map *m, uintptr_t addr);
+
+/* Whether the function has an indirect jump whose targets cannot be told. */
+bool shunt_code_unsure(const struct shunt_code_map *m);
+
+/* Whether a jump can be put over the instructions at an address. */
 struct shunt_room {
-	uint8_t len;   /* of the instructions that a jump of 5 bytes takes the place of */
-	uint8_t insns; /* how many those are */
-	const char *why; /* NULL: a jump can be put there */
+	uint8_t len;	 /* of the instructions that a jump of 5 bytes takes the place of */
+	uint8_t insns;	 /* how many those are */
+	const char *why; /* why not, in a sentence; NULL: it can (else len and insns
+			  * are those of the instructions before the one that cannot) */
 };
 
 /*
@@ -133,7 +148,8 @@ struct shunt_room {
  * return address of a call leads between them, all can be moved, and whatever
  * follows an instruction that does not go on is left alone. A function with an
  * indirect jump whose targets cannot be told is refused, unless the first
- * instruction has room for the jump alone.
+ * instruction has room for the jump alone. Whether a RIP-relative operand is
+ * within reach of the place they are moved to is for shunt_insn_move() to say.
  */
 void shunt_code_room(const struct shunt_code_map *m, uintptr_t addr, struct shunt_room *room);
 

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * code.c - functions as a whole: where instructions begin, and where a jump may be
+ * put over several of them (the contract is in insn.h).
+ *
+ * A function is followed from its start and its other known entries, branch by
+ * branch, and what is left over is decoded from one end of the gap to the other.
+ * Compilers put nothing but code into functions, so that all of it is
+ * found; handwritten code may have data in between. Three things tell: bytes that
+ * are no instruction; a branch that leads, or a gap whose last instruction goes, into
+ * the middle of one; in a gap, instructions that programs do not have. Then the
+ * function is not understood as a whole. (One middle is right: behind prefixes,
+ * to do the same instruction without them; C libraries jump over a lock prefix so.)
+ *
+ * A jump over several instructions is right if control gets to none but the first of
+ * them from elsewhere. Branches, entries and returns are known by then; what is left are
+ * indirect jumps, which may lead anywhere in the function: it is `unsure`. (Those
+ * of other functions, and indirect calls, lead to the starts of functions.)
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "probe/insn.h"
+
+#define JUMP 5
+
+/* What is known of a byte. */
+#define STARTS	0x01 /* an instruction begins */
+#define COVERED 0x02 /* it is part of one */
+#define REACHED 0x04 /* the instruction has been found by following branches */
+#define ENTERED 0x08 /* a branch or something from outside leads here */
+#define RETURNS 0x10 /* a call or a system call returns to here */
+
+struct shunt_code_map {
+	uintptr_t lo, hi;
+	bool unsure;
+	uint8_t *bytes; /* as they were: patches come later */
+	uint8_t known[];
+};
+
+static bool inside(const struct shunt_code_map *m, uintptr_t addr)
+{
+	return addr - m->lo < m->hi - m->lo;
+}
+
+static uint8_t *known(struct shunt_code_map *m, uintptr_t addr)
+{
+	return &m->known[addr - m->lo];
+}
+
+static bool is(const struct shunt_code_map *m, uintptr_t addr, uint8_t what)
+{
+	return inside(m, addr) && (m->known[addr - m->lo] & what);
+}
+
+static int decode(const struct shunt_code_map *m, uintptr_t addr, struct shunt_insn *insn)
+{
+	return shunt_insn_decode(m->bytes + (addr - m->lo), m->hi - addr, addr, insn);
+}
+
+/* --- decoding a function ----------------------------------------------------- */
+
+/* Addresses that are still to be followed: each gets in once. */
+struct todo {
+	size_t n;
+	uint32_t *at;
+};
+
+static void enter(struct shunt_code_map *m, struct todo *todo, uintptr_t addr)
+{
+	uint8_t *k;
+
+	if (!inside(m, addr))
+		return;
+	k = known(m, addr);
+	if (!(*k & ENTERED) && todo)
+		todo->at[todo->n++] = (uint32_t)(addr - m->lo);
+	*k |= ENTERED;
+}
+
+/* Writes down what one instruction tells. False if it overlaps another. */
+static bool note(struct shunt_code_map *m, struct todo *todo, const struct shunt_insn *insn)
+{
+	uintptr_t next = insn->at + insn->len;
+
+	for (uintptr_t a = insn->at; a < next; a++) {
+		if (*known(m, a) & COVERED)
+			return false;
+		*known(m, a) |= COVERED;
+	}
+	*known(m, insn->at) |= STARTS;
+	if (insn->target)
+		enter(m, todo, insn->target);
+	if (insn->kind == SHUNT_INSN_CALL || insn->kind == SHUNT_INSN_CALL_IND ||
+		insn->kind == SHUNT_INSN_SYSCALL)
+		if (inside(m, next))
+			*known(m, next) |= RETURNS;
+	/* What is marked so is meant to be jumped to. */
+	if (insn->endbr && insn->at != m->lo)
+		*known(m, insn->at) |= ENTERED;
+	if (insn->kind == SHUNT_INSN_JMP_IND)
+		m->unsure = true;
+	return true;
+}
+
+/*
+ * Follows the code from addr to where it leaves, or comes to what is known. False
+ * with *where: not understood.
+ */
+static bool follow(struct shunt_code_map *m, struct todo *todo, uintptr_t addr, uintptr_t *where)
+{
+	struct shunt_insn insn;
+
+	for (; inside(m, addr); addr += insn.len) {
+		*where = addr;
+		if (is(m, addr, COVERED))
+			return true; /* middles are looked at when all is known */
+		if (decode(m, addr, &insn) || !note(m, todo, &insn))
+			return false;
+		*known(m, addr) |= REACHED;
+		if (!shunt_insn_goes_on(&insn))
+			return true;
+	}
+	return true;
+}
+
+/* What is executed by a program in the course of things. */
+static bool is_usual(const struct shunt_insn *insn)
+{
+	return !insn->refused || insn->kind == SHUNT_INSN_TRAP || insn->kind == SHUNT_INSN_CALL_IND;
+}
+
+/* What nobody was seen to lead to. */
+static bool fill_gaps(struct shunt_code_map *m, uintptr_t *where)
+{
+	struct shunt_insn insn;
+
+	for (uintptr_t addr = m->lo; addr < m->hi; addr += insn.len) {
+		insn.len = 1;
+		if (is(m, addr, COVERED))
+			continue;
+		*where = addr;
+		if (decode(m, addr, &insn) || !is_usual(&insn) || !note(m, NULL, &insn))
+			return false;
+	}
+	return true;
+}
+
+static uintptr_t start_of(const struct shunt_code_map *m, uintptr_t addr)
+{
+	while (!is(m, addr, STARTS))
+		addr--;
+	return addr;
+}
+
+/* Whether what begins at addr is the instruction around it, less some prefixes. */
+static bool is_rest(const struct shunt_code_map *m, uintptr_t addr)
+{
+	uintptr_t start = start_of(m, addr);
+	struct shunt_insn whole, rest;
+
+	return !decode(m, start, &whole) && !decode(m, addr, &rest) &&
+	       start + whole.len == addr + rest.len && whole.kind == rest.kind &&
+	       whole.modrm_at - (addr - start) == rest.modrm_at;
+}
+
+static bool check_middles(const struct shunt_code_map *m, uintptr_t *where)
+{
+	for (uintptr_t addr = m->lo; addr < m->hi; addr++) {
+		*where = addr;
+		if (is(m, addr, ENTERED | RETURNS) && !is(m, addr, STARTS) && !is_rest(m, addr))
+			return false;
+	}
+	return true;
+}
+
+static bool understand(struct shunt_code_map *m, const struct shunt_code *code, struct todo *todo,
+	uintptr_t *where)
+{
+	enter(m, todo, m->lo);
+	for (size_t i = 0; i < code->nentries; i++)
+		enter(m, todo, code->entries[i]);
+	while (todo->n)
+		if (!follow(m, todo, m->lo + todo->at[--todo->n], where))
+			return false;
+	return fill_gaps(m, where) && check_middles(m, where);
+}
+
+struct shunt_code_map *shunt_code_map(const struct shunt_code *code, uintptr_t *where)
+{
+	size_t n = code->hi - code->lo;
+	struct shunt_code_map *m;
+	struct todo todo = {0};
+	uintptr_t unused;
+
+	where = where ? where : &unused;
+	*where = code->lo;
+	if (code->hi <= code->lo || n > UINT32_MAX) {
+		errno = EILSEQ;
+		return NULL;
+	}
+	m = calloc(1, sizeof *m + 2 * n);
+	todo.at = malloc(n * sizeof *todo.at);
+	if (!m || !todo.at) {
+		free(m);
+		free(todo.at);
+		errno = ENOMEM;
+		return NULL;
+	}
+	m->lo = code->lo;
+	m->hi = code->hi;
+	m->bytes = m->known + n;
+	memcpy(m->bytes, code->bytes, n);
+	if (!understand(m, code, &todo, where)) {
+		free(m);
+		m = NULL;
+		errno = EILSEQ;
+	}
+	free(todo.at);
+	return m;
+}
+
+/* --- asking ------------------------------------------------------------------ */
+
+bool shunt_code_boundary(const struct shunt_code_map *m, uintptr_t addr, uintptr_t *prev,
+	uintptr_t *next)
+{
+	uintptr_t p = addr, n = addr;
+
+	if (prev)
+		*prev = 0;
+	if (next)
+		*next = 0;
+	if (!inside(m, addr))
+		return false;
+	if (prev && addr > m->lo)
+		*prev = start_of(m, p - 1);
+	do
+		n++;
+	while (inside(m, n) && !is(m, n, STARTS));
+	if (next && inside(m, n))
+		*next = n;
+	return is(m, addr, STARTS);
+}
+
+bool shunt_code_reached(const struct shunt_code_map *m, uintptr_t addr)
+{
+	return is(m, addr, REACHED);
+}
+
+bool shunt_code_unsure(const struct shunt_code_map *m)
+{
+	return m->unsure;
+}
+
+/* Why the instruction, with `room->len` bytes before it displaced, cannot be, too. */
+static const char *refuse(const struct shunt_code_map *m, const struct shunt_insn *insn, bool last)
+{
+	for (uintptr_t a = insn->at + 1; a < insn->at + insn->len; a++)
+		if (is(m, a, ENTERED))
+			return "a branch leads to behind the prefix of an instruction";
+	if (insn->refused)
+		return "an instruction cannot be executed elsewhere";
+	if (last)
+		return NULL;
+	if (!shunt_insn_goes_on(insn))
+		return "less than 5 bytes, and what follows is never reached from them";
+	if (!inside(m, insn->at + insn->len))
+		return "the function ends within 5 bytes";
+	if (is(m, insn->at + insn->len, RETURNS))
+		return "a call or a system call returns to within the 5 bytes";
+	if (is(m, insn->at + insn->len, ENTERED))
+		return "a branch leads to within the 5 bytes";
+	if (!is(m, insn->at, REACHED))
+		return "nothing in the function is known to lead here";
+	if (m->unsure)
+		return "an indirect jump in the function may lead to within the 5 bytes";
+	return NULL;
+}
+
+void shunt_code_room(const struct shunt_code_map *m, uintptr_t addr, struct shunt_room *room)
+{
+	struct shunt_insn insn;
+
+	*room = (struct shunt_room){.why = "no instruction begins there"};
+	if (!is(m, addr, STARTS))
+		return;
+	do {
+		decode(m, addr, &insn);
+		room->why = refuse(m, &insn, room->len + insn.len >= JUMP);
+		if (room->why)
+			return;
+		room->len = (uint8_t)(room->len + insn.len);
+		room->insns++;
+		addr += insn.len;
+	} while (room->len < JUMP);
+}
