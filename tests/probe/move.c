@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * move.c - every function of real libraries and programs is decoded; every form of
+ * instruction in them does elsewhere what it does in its place.
+ *
+ *   test-probe-move [seconds [seed]]
+ */
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "forms.h"
+#include "probe/insn.h"
+#include "real.h"
+#include "tap.h"
+
+/* Displacements are as large as a library, detours are nearer than 2 GiB. */
+#define NEAR 0x30000000
+
+#define REASONS 32
+
+struct counts {
+	size_t functions, understood, unsure, unreached, insns;
+	size_t bytes, rooms[3]; /* at the start: one instruction, several, none */
+	size_t moved;
+	struct {
+		const char *why;
+		size_t n;
+	} reasons[REASONS];
+};
+
+static void count_reason(struct counts *c, const char *why)
+{
+	int i = 0;
+
+	while (i < REASONS - 1 && c->reasons[i].why && strcmp(c->reasons[i].why, why))
+		i++;
+	c->reasons[i].why = why;
+	c->reasons[i].n++;
+}
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void move_one(const uint8_t *bytes, size_t n, uintptr_t at, struct counts *c,
+	struct forms *forms)
+{
+	uint8_t out[SHUNT_INSN_MOVED_MAX];
+	struct shunt_insn insn;
+	const char *why = NULL;
+
+	if (shunt_insn_decode(bytes, n, at, &insn))
+		return;
+	c->insns++;
+	if (shunt_insn_move(&insn, bytes, at + NEAR, out, &why) >= 0)
+		c->moved++;
+	else
+		count_reason(c, why);
+	forms_add(forms, bytes, insn.len);
+}
+
+static void function(const struct real_function *f, const struct shunt_code_map *m,
+	struct counts *c, struct forms *forms)
+{
+	struct shunt_room room;
+	uintptr_t next;
+
+	shunt_code_room(m, f->lo, &room);
+	c->rooms[room.why ? 2 : room.insns > 1]++;
+	if (room.why)
+		count_reason(c, room.why);
+	c->unsure += shunt_code_unsure(m);
+	for (uintptr_t at = f->lo; at; at = next) {
+		move_one(f->bytes + (at - f->lo), f->hi - at, at, c, forms);
+		c->unreached += !shunt_code_reached(m, at);
+		shunt_code_boundary(m, at, NULL, &next);
+	}
+}
+
+static struct shunt_code_map *map(const struct real_function *f, uintptr_t *where)
+{
+	struct shunt_code code = {.bytes = f->bytes, .lo = f->lo, .hi = f->hi};
+
+	return shunt_code_map(&code, where);
+}
+
+static double time_maps(const struct real *r)
+{
+	double start = now();
+
+	for (size_t i = 0; i < r->n; i++)
+		free(map(&r->functions[i], NULL));
+	return now() - start;
+}
+
+static void all_functions(const struct real *r, const char *name, struct forms *forms)
+{
+	struct counts c = {.functions = r->n};
+	uintptr_t where;
+	double s = time_maps(r);
+	int shown = 0;
+
+	for (size_t i = 0; i < r->n; i++) {
+		const struct real_function *f = &r->functions[i];
+		struct shunt_code_map *m = map(f, &where);
+
+		c.bytes += f->hi - f->lo;
+		if (!m) {
+			if (shown++ < 10)
+				diag("%s: %lx-%lx is not understood at %lx: %s", name, f->lo, f->hi,
+					where, shunt_insn_name(f->bytes + (where - f->lo), f->hi - where));
+			continue;
+		}
+		c.understood++;
+		function(f, m, &c, forms);
+		free(m);
+	}
+	ok(c.understood * 1000 >= c.functions * 999,
+		"%s: %zu of %zu functions are understood, %zu instructions", name, c.understood,
+		c.functions, c.insns);
+	diag("%s: %.1f ms, %.0f ns an instruction, %.0f us for a thousand bytes", name, s * 1e3,
+		s * 1e9 / (double)c.insns, s * 1e9 / (double)c.bytes);
+	diag("%s: %zu functions with jumps that may lead anywhere, %zu instructions unreached", name,
+		c.unsure, c.unreached);
+	diag("%s: a jump at the start: %zu over one instruction, %zu over several, %zu not", name,
+		c.rooms[0], c.rooms[1], c.rooms[2]);
+	for (int i = 0; i < REASONS && c.reasons[i].why; i++)
+		diag("%s: %zu: %s", name, c.reasons[i].n, c.reasons[i].why);
+}
+
+struct tally {
+	size_t trials, verdicts[4], signals[65];
+};
+
+static void show_failure(const struct form *f, uint64_t seed, const struct trial *t)
+{
+	char hex[31] = "";
+
+	for (int i = 0; i < f->len; i++)
+		sprintf(hex + 2 * i, "%02x", f->bytes[i]);
+	diag("%s (%s), seed %lu: %s", hex, shunt_insn_name(f->bytes, f->len), (unsigned long)seed,
+		t->what);
+}
+
+static void try_form(const struct form *f, uint64_t seed, struct tally *tally)
+{
+	struct trial t;
+	enum verdict v = forms_try(f, seed, &t);
+
+	tally->trials++;
+	tally->verdicts[v]++;
+	if (v == SAME)
+		tally->signals[t.signal]++;
+	if (v == DIFFERENT && tally->verdicts[v] < 20)
+		show_failure(f, seed, &t);
+}
+
+/* All once, then again for as long as was asked for. */
+static void all_forms(const struct forms *forms, double seconds, uint64_t seed)
+{
+	struct tally tally = {0};
+	double end = now() + seconds;
+	size_t rounds = 0;
+
+	do {
+		for (size_t i = 0; i < forms->size && (!rounds || now() < end); i++)
+			if (forms->table[i].len)
+				try_form(&forms->table[i], seed + rounds * forms->size + i, &tally);
+		rounds++;
+	} while (now() < end);
+	ok(tally.verdicts[SAME] && !tally.verdicts[DIFFERENT],
+		"%zu forms do elsewhere what they do in their place (%zu times not)", forms->n,
+		tally.verdicts[DIFFERENT]);
+	diag("%zu trials, %zu rounds, seed %lu: %zu refused, %zu skipped, %zu the same", tally.trials,
+		rounds, (unsigned long)seed, tally.verdicts[REFUSED], tally.verdicts[SKIPPED],
+		tally.verdicts[SAME]);
+	diag("ended by: trap %zu, segv %zu, bus %zu, ill %zu, fpe %zu", tally.signals[SIGTRAP],
+		tally.signals[SIGSEGV], tally.signals[SIGBUS], tally.signals[SIGILL],
+		tally.signals[SIGFPE]);
+}
+
+/* cpuid says which processor it is executed on. */
+static void pin(void)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(sched_getcpu(), &set);
+	sched_setaffinity(0, sizeof set, &set);
+}
+
+int main(int argc, char **argv)
+{
+	static const char *const files[] = {"/lib/x86_64-linux-gnu/libc.so.6",
+		"/lib/x86_64-linux-gnu/libcrypto.so.3", "/usr/lib/gcc/x86_64-linux-gnu/12/cc1",
+		"/usr/bin/gdb"};
+	double seconds = argc > 1 ? atof(argv[1]) : 0;
+	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
+	struct forms forms = {0};
+	const char *why;
+
+	if (shunt_insn_init(&why)) {
+		skip("%s", why);
+		return done();
+	}
+	pin();
+	if (forms_init()) {
+		skip("no executable memory at fixed addresses");
+		return done();
+	}
+	for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+		const char *name = strrchr(files[i], '/') + 1;
+		struct real r;
+
+		switch (real_open(&r, files[i])) {
+		case 0:
+			all_functions(&r, name, &forms);
+			break;
+		case -1:
+			skip("%s is not installed", files[i]);
+			break;
+		default:
+			ok(false, "%s: its .eh_frame_hdr can be read", name);
+		}
+		real_close(&r);
+	}
+	all_forms(&forms, seconds, seed);
+	free(forms.table);
+	return done();
+}
