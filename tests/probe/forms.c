@@ -142,6 +142,7 @@ struct setup {
 	bool control; /* takes an address from memory to go to */
 	bool small;   /* vectors of indices */
 	bool aligned;
+	bool wild; /* its operand is not there */
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 };
@@ -185,8 +186,9 @@ static bool is_skipped(const struct setup *s)
 	default:
 		break;
 	}
-	for (int i = 0; i < s->z.operand_count; i++)
-		if (s->ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	for (int i = 0; i < s->z.operand_count; i++) /* syscall's segments are as they are */
+		if (s->z.mnemonic != ZYDIS_MNEMONIC_SYSCALL &&
+			s->ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
 			s->ops[i].reg.value >= ZYDIS_REGISTER_ES &&
 			s->ops[i].reg.value <= ZYDIS_REGISTER_GS &&
 			(s->ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
@@ -260,6 +262,8 @@ static void address(struct setup *s, const ZydisDecodedOperand *o)
 	greg_t *base = general(s, o->mem.base), *index = general(s, o->mem.index);
 	uintptr_t at = s->p->arena + MIDDLE + (pick(s) & 0x3c0);
 
+	if (o->mem.base == ZYDIS_REGISTER_RSP)
+		at = (uintptr_t)s->gregs[REG_RSP];
 	if (in_segment(o))
 		at = pick(s) & 0x3c0;
 	if (!s->aligned)
@@ -271,9 +275,9 @@ static void address(struct setup *s, const ZydisDecodedOperand *o)
 		return;
 	}
 	if (index)
-		*index = (greg_t)(pick(s) & (s->control ? 8 : 15));
+		*index = (greg_t)(s->control ? 256 : pick(s) & 15);
 	if (base)
-		*base = (greg_t)at;
+		*base = (greg_t)(s->wild && o->mem.base != ZYDIS_REGISTER_RSP ? pick(s) : at);
 }
 
 static bool is_bit_test(ZydisMnemonic m)
@@ -290,7 +294,8 @@ static void set_registers(struct setup *s)
 	for (int i = REG_R8; i <= REG_RCX; i++)
 		s->gregs[i] = (greg_t)(pick(s) >> (pick(s) % 4 * 16));
 	s->gregs[REG_EFL] = (greg_t)((pick(s) & FLAGS) | 0x202);
-	s->gregs[REG_RSP] = (greg_t)(s->p->arena + MIDDLE + (pick(s) & 0x3c0));
+	/* Apart: a call's operand is not where it puts its return address (insn.h). */
+	s->gregs[REG_RSP] = (greg_t)(s->p->arena + MIDDLE + (pick(s) & 0x3c0) + (s->control ? PAGE : 0));
 	for (int i = 0; i < s->z.operand_count; i++)
 		if (s->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
 			address(s, &s->ops[i]);
@@ -328,6 +333,7 @@ static bool prepare(struct setup *s, const struct form *form)
 		     s->z.meta.category == ZYDIS_CATEGORY_RET || s->z.mnemonic == ZYDIS_MNEMONIC_POPFQ ||
 		     s->z.mnemonic == ZYDIS_MNEMONIC_POPF;
 	s->aligned = s->control || pick(s) % 4;
+	s->wild = pick(s) % 8 == 0;
 	s->p = choose_place(s);
 	rewrite(s);
 	set_registers(s);
@@ -399,8 +405,8 @@ enum verdict forms_try(const struct form *form, uint64_t seed, struct trial *t)
 	at = s.p->code + PAGE / 2;
 	/* A page of breakpoints as large as it may be, so nothing is run over. */
 	to = s.p->other[pick(&s) % OTHERS] + PAGE / 2 + pick(&s) % 64;
-	if (shunt_insn_decode(s.bytes, s.len, at, &insn)) {
-		snprintf(t->what, sizeof t->what, "not decoded");
+	if (shunt_insn_decode(s.bytes, s.len, at, &insn) || insn.len != s.len) {
+		snprintf(t->what, sizeof t->what, "not one instruction");
 		return DIFFERENT;
 	}
 	n = shunt_insn_move(&insn, s.bytes, to, moved, &why);

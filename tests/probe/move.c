@@ -164,6 +164,50 @@ static void try_form(const struct form *f, uint64_t seed, struct tally *tally)
 		show_failure(f, seed, &t);
 }
 
+/* What compilers seldom or never make of the kinds that are not just copied. */
+static const char *const rare[] = {"e200", "e100", "e000", "e300", "67e300", "67e200", "0f05",
+	"f30f05", "eb00", "e900000000", "7000", "7f00", "2e7500", "0f8000000000", "3e0f8500000000",
+	"e800000000", "67e800000000", "666648e800000000", "f2e800000000", "c3", "f3c3", "c20800",
+	"f2c3", "ffd0", "41ffd4", "3effd1", "f2ffd2", "ff10", "ff1500000000", "6648ff1500000000",
+	"f2ff1500000000", "ff5000", "41ff5500", "ff9400ffffffff", "ff1424", "ff542400",
+	"ff942400000000", "ff14c4", "ff54c400", "42ff14e4", "41ff1424", "41ff542400", "64ff13",
+	"64ff5300", "65ff1500000000", "ff142500000000", "67ff10", "67ff5300", "48ffd0", "48ff10",
+	"ffe0", "3effe0", "ffe4", "ff20", "ff2500000000", "3eff24c500000000", "ff2424", "c7f800000000",
+	"c6f800", "488d0500000000", "c705000000000a000000", "6667c7000a00", "f00fb10d00000000",
+	"660f3a0f050000000003", "c5f96f0500000000", "c4e37d180500000000ff", "62f1fd486f0500000000",
+	"62f3fd48250500000000aa", "f30f1efa", "0f0b", "0fb9c0", "9c", "9d", "54", "5c", "c8100000",
+	"c9", "ff3424", "ff3500000000", "8f0500000000", "8f0424", "6a00", "6800000000"};
+
+#define RARE_TRIALS 400
+
+static struct form read_form(const char *hex)
+{
+	struct form f = {0};
+	unsigned b;
+
+	for (; sscanf(hex, "%2x", &b) == 1; hex += 2)
+		f.bytes[f.len++] = (uint8_t)b;
+	return f;
+}
+
+static void rare_forms(uint64_t seed)
+{
+	struct tally tally = {0};
+	size_t n = sizeof rare / sizeof *rare;
+
+	for (size_t i = 0; i < n * RARE_TRIALS; i++) {
+		struct form f = read_form(rare[i / RARE_TRIALS]);
+
+		try_form(&f, seed + i, &tally);
+	}
+	ok(tally.verdicts[SAME] && !tally.verdicts[DIFFERENT],
+		"%zu forms that are not just copied, %d times each: the same (%zu times not)", n,
+		RARE_TRIALS, tally.verdicts[DIFFERENT]);
+	diag("%zu trials: %zu refused, %zu skipped; ended by: trap %zu, segv %zu, ill %zu",
+		tally.trials, tally.verdicts[REFUSED], tally.verdicts[SKIPPED],
+		tally.signals[SIGTRAP], tally.signals[SIGSEGV], tally.signals[SIGILL]);
+}
+
 /* All once, then again for as long as was asked for. */
 static void all_forms(const struct forms *forms, double seconds, uint64_t seed)
 {
@@ -217,6 +261,7 @@ int main(int argc, char **argv)
 		skip("no executable memory at fixed addresses");
 		return done();
 	}
+	rare_forms(seed);
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
 		const char *name = strrchr(files[i], '/') + 1;
 		struct real r;
