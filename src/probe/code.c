@@ -178,9 +178,9 @@ static bool check_middles(const struct shunt_code_map *m, uintptr_t *where)
 static bool understand(struct shunt_code_map *m, const struct shunt_code *code, struct todo *todo,
 	uintptr_t *where)
 {
-	enter(m, todo, m->lo);
 	for (size_t i = 0; i < code->nentries; i++)
 		enter(m, todo, code->entries[i]);
+	enter(m, todo, m->lo); /* the last comes first: a lock prefix before who jumps over it */
 	while (todo->n)
 		if (!follow(m, todo, m->lo + todo->at[--todo->n], where))
 			return false;

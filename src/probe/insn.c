@@ -121,6 +121,24 @@ static const char *const refusals[] = {
 	[CALL_IN_SLOT] = "an indirect call whose operand it overwrites with its return address",
 };
 
+/* Zydis 4.0 forgets some. */
+static bool is_privileged(const ZydisDecodedInstruction *z)
+{
+	switch (z->mnemonic) {
+	case ZYDIS_MNEMONIC_LGDT:
+	case ZYDIS_MNEMONIC_CLGI:
+	case ZYDIS_MNEMONIC_STGI:
+	case ZYDIS_MNEMONIC_SKINIT:
+	case ZYDIS_MNEMONIC_VMRUN:
+	case ZYDIS_MNEMONIC_VMLOAD:
+	case ZYDIS_MNEMONIC_VMSAVE:
+	case ZYDIS_MNEMONIC_INVLPGA:
+		return true;
+	default:
+		return z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED;
+	}
+}
+
 /* Kind and, where it is because of what the instruction is, refusal. */
 static enum shunt_insn_kind kind_of(const ZydisDecodedInstruction *z, uint8_t *refused)
 {
@@ -177,7 +195,7 @@ static enum shunt_insn_kind kind_of(const ZydisDecodedInstruction *z, uint8_t *r
 	}
 	if (z->meta.category == ZYDIS_CATEGORY_SGX)
 		*refused = ENCLAVE;
-	if (z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED)
+	if (is_privileged(z))
 		*refused = PRIVILEGED;
 	return direct ? SHUNT_INSN_JCC : SHUNT_INSN_PLAIN;
 }
