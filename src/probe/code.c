@@ -14,14 +14,16 @@
  *
  * A jump over several instructions is right if control gets to none but the first of
  * them from elsewhere. Branches, entries and returns are known by then; what is left are
- * indirect jumps, which may lead anywhere in the function: it is `unsure`. (Those
- * of other functions, and indirect calls, lead to the starts of functions.)
+ * indirect jumps. Where one reads a switch's table (table.h) its targets are
+ * known; any other may lead anywhere in the function: it is `unsure`. (Those of other
+ * functions, and indirect calls, lead to the starts of functions.)
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "probe/insn.h"
+#include "probe/table.h"
 
 #define JUMP 5
 
@@ -31,6 +33,7 @@
 #define REACHED 0x04 /* the instruction has been found by following branches */
 #define ENTERED 0x08 /* a branch or something from outside leads here */
 #define RETURNS 0x10 /* a call or a system call returns to here */
+#define BOUNDED 0x20 /* a table's bound is right if nothing leads to here */
 
 struct shunt_code_map {
 	uintptr_t lo, hi;
@@ -63,6 +66,7 @@ static int decode(const struct shunt_code_map *m, uintptr_t addr, struct shunt_i
 
 /* Addresses that are still to be followed: each gets in once. */
 struct todo {
+	const struct shunt_code *code;
 	size_t n;
 	uint32_t *at;
 };
@@ -77,6 +81,63 @@ static void enter(struct shunt_code_map *m, struct todo *todo, uintptr_t addr)
 	if (!(*k & ENTERED) && todo)
 		todo->at[todo->n++] = (uint32_t)(addr - m->lo);
 	*k |= ENTERED;
+}
+
+/* The start of the last instruction that begins before or at addr. */
+static uintptr_t start_of(const struct shunt_code_map *m, uintptr_t addr)
+{
+	while (!is(m, addr, STARTS))
+		addr--;
+	return addr;
+}
+
+/* The instructions before `jump` that go on to it, and itself. */
+static size_t run_to(const struct shunt_code_map *m, const struct shunt_insn *jump,
+	struct shunt_run run[SHUNT_TABLE_RUN])
+{
+	size_t n = SHUNT_TABLE_RUN;
+	struct shunt_insn insn = *jump;
+
+	for (;;) {
+		n--;
+		run[n] = (struct shunt_run){m->bytes + (insn.at - m->lo), insn.len, insn.at};
+		if (!n || !inside(m, insn.at - 1) || !is(m, insn.at - 1, COVERED))
+			break;
+		decode(m, start_of(m, insn.at - 1), &insn);
+		if (insn.kind != SHUNT_INSN_PLAIN && insn.kind != SHUNT_INSN_JCC)
+			break;
+	}
+	memmove(run, run + n, (SHUNT_TABLE_RUN - n) * sizeof *run);
+	return SHUNT_TABLE_RUN - n;
+}
+
+static bool read_table(struct shunt_code_map *m, struct todo *todo, const struct shunt_table *t)
+{
+	for (size_t i = 0; i < t->n; i++) {
+		uintptr_t entry = 0;
+		int32_t offset;
+
+		if (!todo->code->read(todo->code->arg, t->at + i * t->size,
+			    t->size == 4 ? (void *)&offset : (void *)&entry, t->size))
+			return false;
+		if (t->size == 4)
+			entry = t->base + (uintptr_t)(intptr_t)offset;
+		enter(m, todo, entry);
+	}
+	return true;
+}
+
+static bool is_switch(struct shunt_code_map *m, struct todo *todo, const struct shunt_insn *jump)
+{
+	struct shunt_run run[SHUNT_TABLE_RUN];
+	struct shunt_table t;
+
+	if (!todo->code->read || !shunt_table_find(run, run_to(m, jump, run), &t) ||
+		!read_table(m, todo, &t))
+		return false;
+	for (uintptr_t a = t.from + 1; a <= jump->at; a++)
+		*known(m, a) |= BOUNDED;
+	return true;
 }
 
 /* Writes down what one instruction tells. False if it overlaps another. */
@@ -99,7 +160,7 @@ static bool note(struct shunt_code_map *m, struct todo *todo, const struct shunt
 	/* What is marked so is meant to be jumped to. */
 	if (insn->endbr && insn->at != m->lo)
 		*known(m, insn->at) |= ENTERED;
-	if (insn->kind == SHUNT_INSN_JMP_IND)
+	if (insn->kind == SHUNT_INSN_JMP_IND && !(todo && is_switch(m, todo, insn)))
 		m->unsure = true;
 	return true;
 }
@@ -147,13 +208,6 @@ static bool fill_gaps(struct shunt_code_map *m, uintptr_t *where)
 	return true;
 }
 
-static uintptr_t start_of(const struct shunt_code_map *m, uintptr_t addr)
-{
-	while (!is(m, addr, STARTS))
-		addr--;
-	return addr;
-}
-
 /* Whether what begins at addr is the instruction around it, less some prefixes. */
 static bool is_rest(const struct shunt_code_map *m, uintptr_t addr)
 {
@@ -165,10 +219,12 @@ static bool is_rest(const struct shunt_code_map *m, uintptr_t addr)
 	       whole.modrm_at - (addr - start) == rest.modrm_at;
 }
 
-static bool check_middles(const struct shunt_code_map *m, uintptr_t *where)
+static bool check_entries(struct shunt_code_map *m, uintptr_t *where)
 {
 	for (uintptr_t addr = m->lo; addr < m->hi; addr++) {
 		*where = addr;
+		if (is(m, addr, BOUNDED) && is(m, addr, ENTERED | RETURNS))
+			m->unsure = true;
 		if (is(m, addr, ENTERED | RETURNS) && !is(m, addr, STARTS) && !is_rest(m, addr))
 			return false;
 	}
@@ -184,14 +240,14 @@ static bool understand(struct shunt_code_map *m, const struct shunt_code *code, 
 	while (todo->n)
 		if (!follow(m, todo, m->lo + todo->at[--todo->n], where))
 			return false;
-	return fill_gaps(m, where) && check_middles(m, where);
+	return fill_gaps(m, where) && check_entries(m, where);
 }
 
 struct shunt_code_map *shunt_code_map(const struct shunt_code *code, uintptr_t *where)
 {
 	size_t n = code->hi - code->lo;
 	struct shunt_code_map *m;
-	struct todo todo = {0};
+	struct todo todo = {.code = code};
 	uintptr_t unused;
 
 	where = where ? where : &unused;

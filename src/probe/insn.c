@@ -15,9 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <Zydis/Zydis.h>
-
 #include "probe/insn.h"
+#include "probe/operands.h"
 
 #define PREFIX_BND 0xf2
 #define PREFIX_REP 0xf3
@@ -366,6 +365,16 @@ int shunt_insn_decode(const uint8_t *bytes, size_t n, uintptr_t at, struct shunt
 	else if (insn->kind == SHUNT_INSN_CALL_IND && !insn->refused)
 		insn->refused = call_refusal(insn, bytes);
 	return 0;
+}
+
+bool shunt_insn_operands(const uint8_t *bytes, size_t n, struct shunt_operands *o)
+{
+	const struct zydis *lib = __atomic_load_n(&zydis, __ATOMIC_ACQUIRE);
+	ZydisDecoderContext ctx;
+
+	return ZYAN_SUCCESS(lib->instruction(&lib->decoder, &ctx, bytes, n, &o->insn)) &&
+	       ZYAN_SUCCESS(lib->operands(&lib->decoder, &ctx, &o->insn, o->op,
+		       o->insn.operand_count));
 }
 
 const char *shunt_insn_name(const uint8_t *bytes, size_t n)

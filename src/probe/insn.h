@@ -105,6 +105,12 @@ struct shunt_code {
 	uintptr_t lo, hi;
 	const uintptr_t *entries; /* addresses in it that are entered by other means */
 	size_t nentries;
+	/*
+	 * Reads memory that never changes, so not that of variables: for a switch's
+	 * table. False: it is not such. May be NULL.
+	 */
+	bool (*read)(void *arg, uintptr_t addr, void *to, size_t n);
+	void *arg;
 };
 
 /* What is to be known of every address of a function before it is patched. */

@@ -86,9 +86,11 @@ static void function(const struct real_function *f, const struct shunt_code_map 
 	}
 }
 
-static struct shunt_code_map *map(const struct real_function *f, uintptr_t *where)
+static struct shunt_code_map *map(const struct real *r, const struct real_function *f,
+	uintptr_t *where)
 {
-	struct shunt_code code = {.bytes = f->bytes, .lo = f->lo, .hi = f->hi};
+	struct shunt_code code = {.bytes = f->bytes, .lo = f->lo, .hi = f->hi, .read = real_read,
+		.arg = (void *)r};
 
 	return shunt_code_map(&code, where);
 }
@@ -98,7 +100,7 @@ static double time_maps(const struct real *r)
 	double start = now();
 
 	for (size_t i = 0; i < r->n; i++)
-		free(map(&r->functions[i], NULL));
+		free(map(r, &r->functions[i], NULL));
 	return now() - start;
 }
 
@@ -111,7 +113,7 @@ static void all_functions(const struct real *r, const char *name, struct forms *
 
 	for (size_t i = 0; i < r->n; i++) {
 		const struct real_function *f = &r->functions[i];
-		struct shunt_code_map *m = map(f, &where);
+		struct shunt_code_map *m = map(r, f, &where);
 
 		c.bytes += f->hi - f->lo;
 		if (!m) {

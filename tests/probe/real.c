@@ -33,6 +33,19 @@ const uint8_t *real_at(const struct real *r, uintptr_t addr, size_t n)
 	return NULL;
 }
 
+bool real_read(void *r, uintptr_t addr, void *to, size_t n)
+{
+	const uint8_t *from = real_at(r, addr, n);
+	const Elf64_Phdr *p;
+
+	for (size_t i = 0; (p = header(r, i)); i++)
+		if (p->p_type == PT_LOAD && (p->p_flags & PF_W) && addr - p->p_vaddr < p->p_memsz)
+			return false;
+	if (from)
+		memcpy(to, from, n);
+	return from;
+}
+
 static int32_t read32(const struct real *r, uintptr_t addr)
 {
 	const uint8_t *p = real_at(r, addr, 4);

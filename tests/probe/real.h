@@ -6,6 +6,7 @@
 #ifndef TESTS_PROBE_REAL_H
 #define TESTS_PROBE_REAL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,5 +28,8 @@ void real_close(struct real *r);
 
 /* The n bytes that are linked to be at addr, NULL if not all are in the file. */
 const uint8_t *real_at(const struct real *r, uintptr_t addr, size_t n);
+
+/* Likewise, for struct shunt_code: of what is not writable. */
+bool real_read(void *r, uintptr_t addr, void *to, size_t n);
 
 #endif
