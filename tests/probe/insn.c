@@ -343,6 +343,81 @@ static void whole_functions(void)
 	}
 }
 
+/* --- switches ---------------------------------------------------------------- */
+
+static const struct {
+	const char *what, *hex;
+	size_t n; /* entries that are read, 0: it is not sure */
+} switches[] = {
+	{"cmp, ja, mov, jmp", "83ff02770989ffff24fd00700000c3", 3},
+	{"cmp, jae, mov, jmp", "83ff02730989ffff24fd00700000c3", 2},
+	{"64 bits compared", "4883ff027707ff24fd00700000c3", 3},
+	{"read into a register", "4883ff02770a488b04fd00700000ffe0c3", 3},
+	{"a byte, extended", "4080ff02770b400fb6ffff24fd00700000c3", 3},
+	{"a byte, extended before", "0fb6073c027707ff24c500700000c3", 3},
+	{"offsets", "83e80383f8027711488d1500100000486304824801d03effe0c3", 3},
+	{"offsets, added the other way", "83fe02771289f0488d1500100000486304824801c2ffe2c3", 3},
+	{"upper half not cleared", "83ff027707ff24fd00700000c3", 0},
+	{"a byte compared, more copied", "4080ff02770989ffff24fd00700000c3", 0},
+	{"a byte compared, two extended", "0fb7073c027707ff24c500700000c3", 0},
+	{"another register compared", "83fe02770989ffff24fd00700000c3", 0},
+	{"changed since", "83ff027709ffc7ff24fd00700000c3", 0},
+	{"a byte changed since", "4883ff02770a4088f7ff24fd00700000c3", 0},
+	{"a signed comparison", "83ff027f0989ffff24fd00700000c3", 0},
+	{"flags of another", "83ff0285f6770989ffff24fd00700000c3", 0},
+	{"entered behind", "85f6740583ff02770989ffff24fd00700000c3", 0},
+	{"the base changed", "4883ff027713488d1500100000486304ba48ffc24801d0ffe0c3", 0},
+	{"in a segment", "4883ff02770864ff24fd00700000c3", 0},
+	{"no comparison", "ff24fd00700000c3", 0},
+};
+
+/* The tables of all of them: each entry leads to the start, whatever its size. */
+static bool read_entry(void *arg, uintptr_t addr, void *to, size_t n)
+{
+	uint64_t entry = AT;
+	int32_t offset = (int32_t)(AT - addr);
+	size_t *reads = arg;
+
+	if (n == 4)
+		offset += 4 * (int32_t)*reads; /* all are relative to the first */
+	memcpy(to, n == 8 ? (void *)&entry : (void *)&offset, n);
+	++*reads;
+	return true;
+}
+
+static bool read_nothing(void *arg, uintptr_t addr, void *to, size_t n)
+{
+	(void)arg, (void)addr, (void)to, (void)n;
+	return false;
+}
+
+static bool is_sure(const uint8_t *bytes, size_t n,
+	bool (*read)(void *, uintptr_t, void *, size_t), size_t *reads)
+{
+	struct shunt_code code = {.bytes = bytes, .lo = AT, .hi = AT + n, .read = read, .arg = reads};
+	struct shunt_code_map *m = shunt_code_map(&code, NULL);
+	bool sure = m && !shunt_code_unsure(m);
+
+	free(m);
+	return sure;
+}
+
+static void tables(void)
+{
+	for (size_t i = 0; i < sizeof switches / sizeof *switches; i++) {
+		size_t reads = 0;
+		uint8_t b[64];
+		size_t n = read_hex(switches[i].hex, b);
+		bool sure = is_sure(b, n, read_entry, &reads);
+
+		ok(sure == (switches[i].n > 0) && (!sure || reads == switches[i].n),
+			"a switch: %s: %s, %zu entries", switches[i].what,
+			sure ? "sure" : "not sure", reads);
+		ok(!is_sure(b, n, read_nothing, NULL) && !is_sure(b, n, NULL, NULL),
+			"a switch: %s: not without its table", switches[i].what);
+	}
+}
+
 int main(void)
 {
 	const char *why = "?";
@@ -355,5 +430,6 @@ int main(void)
 	what_it_is();
 	elsewhere();
 	whole_functions();
+	tables();
 	return done();
 }
