@@ -17,6 +17,10 @@
  * indirect jumps. Where one reads a switch's table (table.h) its targets are
  * known; any other may lead anywhere in the function: it is `unsure`. (Those of other
  * functions, and indirect calls, lead to the starts of functions.)
+ *
+ * But compilers split functions: what is seldom executed lies elsewhere (.cold), as a
+ * function of its own for who looks at .eh_frame, and jumps lead from the one's middle
+ * into the other's. So one must have seen the exits of all before trusting any.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -38,7 +42,9 @@
 struct shunt_code_map {
 	uintptr_t lo, hi;
 	bool unsure;
-	uint8_t *bytes; /* as they were: patches come later */
+	size_t nexits;
+	uintptr_t *exits; /* what its branches lead to outside */
+	uint8_t *bytes;	  /* as they were: patches come later */
 	uint8_t known[];
 };
 
@@ -64,21 +70,44 @@ static int decode(const struct shunt_code_map *m, uintptr_t addr, struct shunt_i
 
 /* --- decoding a function ----------------------------------------------------- */
 
-/* Addresses that are still to be followed: each gets in once. */
+/* What is needed while a function is decoded only. */
 struct todo {
 	const struct shunt_code *code;
-	size_t n;
+	bool filling; /* gaps: nothing is followed any more */
+	bool no_memory;
+	size_t n;     /* addresses still to be followed: each gets in once */
 	uint32_t *at;
+	size_t nexits, room;
+	uintptr_t *exits;
 };
+
+static void add_exit(struct todo *todo, uintptr_t addr)
+{
+	size_t room = todo->room ? 2 * todo->room : 64;
+	uintptr_t *more;
+
+	if (todo->nexits == todo->room) {
+		more = realloc(todo->exits, room * sizeof *more);
+		if (!more) {
+			todo->no_memory = true;
+			return;
+		}
+		todo->exits = more;
+		todo->room = room;
+	}
+	todo->exits[todo->nexits++] = addr;
+}
 
 static void enter(struct shunt_code_map *m, struct todo *todo, uintptr_t addr)
 {
 	uint8_t *k;
 
-	if (!inside(m, addr))
+	if (!inside(m, addr)) {
+		add_exit(todo, addr);
 		return;
+	}
 	k = known(m, addr);
-	if (!(*k & ENTERED) && todo)
+	if (!(*k & ENTERED) && !todo->filling)
 		todo->at[todo->n++] = (uint32_t)(addr - m->lo);
 	*k |= ENTERED;
 }
@@ -140,6 +169,23 @@ static bool is_switch(struct shunt_code_map *m, struct todo *todo, const struct 
 	return true;
 }
 
+static bool is_lea(const struct shunt_code_map *m, const struct shunt_insn *insn)
+{
+	const uint8_t *b = m->bytes + (insn->at - m->lo) + insn->modrm_at;
+
+	return insn->kind == SHUNT_INSN_PLAIN && b[-1] == 0x8d &&
+	       (insn->modrm_at < 2 || (b[-2] & 0xf0) == 0x40);
+}
+
+/* Of code, to be called or jumped to some time; or of anything else. */
+static void address_taken(struct shunt_code_map *m, struct todo *todo, uintptr_t addr)
+{
+	if (inside(m, addr))
+		*known(m, addr) |= ENTERED;
+	else
+		add_exit(todo, addr);
+}
+
 /* Writes down what one instruction tells. False if it overlaps another. */
 static bool note(struct shunt_code_map *m, struct todo *todo, const struct shunt_insn *insn)
 {
@@ -153,6 +199,8 @@ static bool note(struct shunt_code_map *m, struct todo *todo, const struct shunt
 	*known(m, insn->at) |= STARTS;
 	if (insn->target)
 		enter(m, todo, insn->target);
+	if (insn->disp_at && is_lea(m, insn))
+		address_taken(m, todo, insn->memory);
 	if (insn->kind == SHUNT_INSN_CALL || insn->kind == SHUNT_INSN_CALL_IND ||
 		insn->kind == SHUNT_INSN_SYSCALL)
 		if (inside(m, next))
@@ -160,7 +208,7 @@ static bool note(struct shunt_code_map *m, struct todo *todo, const struct shunt
 	/* What is marked so is meant to be jumped to. */
 	if (insn->endbr && insn->at != m->lo)
 		*known(m, insn->at) |= ENTERED;
-	if (insn->kind == SHUNT_INSN_JMP_IND && !(todo && is_switch(m, todo, insn)))
+	if (insn->kind == SHUNT_INSN_JMP_IND && (todo->filling || !is_switch(m, todo, insn)))
 		m->unsure = true;
 	return true;
 }
@@ -193,16 +241,17 @@ static bool is_usual(const struct shunt_insn *insn)
 }
 
 /* What nobody was seen to lead to. */
-static bool fill_gaps(struct shunt_code_map *m, uintptr_t *where)
+static bool fill_gaps(struct shunt_code_map *m, struct todo *todo, uintptr_t *where)
 {
 	struct shunt_insn insn;
 
+	todo->filling = true;
 	for (uintptr_t addr = m->lo; addr < m->hi; addr += insn.len) {
 		insn.len = 1;
 		if (is(m, addr, COVERED))
 			continue;
 		*where = addr;
-		if (decode(m, addr, &insn) || !is_usual(&insn) || !note(m, NULL, &insn))
+		if (decode(m, addr, &insn) || !is_usual(&insn) || !note(m, todo, &insn))
 			return false;
 	}
 	return true;
@@ -240,7 +289,32 @@ static bool understand(struct shunt_code_map *m, const struct shunt_code *code, 
 	while (todo->n)
 		if (!follow(m, todo, m->lo + todo->at[--todo->n], where))
 			return false;
-	return fill_gaps(m, where) && check_entries(m, where);
+	return fill_gaps(m, todo, where) && check_entries(m, where);
+}
+
+/* The map, for as long as it is needed, in one piece. */
+static struct shunt_code_map *finish(struct shunt_code_map *m, const struct todo *todo)
+{
+	size_t size = (sizeof *m + 2 * (m->hi - m->lo) + 7) & -8ul;
+	struct shunt_code_map *r = realloc(m, size + todo->nexits * sizeof *todo->exits);
+
+	if (!r) {
+		free(m);
+		return NULL;
+	}
+	r->bytes = r->known + (r->hi - r->lo);
+	r->exits = (uintptr_t *)((char *)r + size);
+	r->nexits = todo->nexits;
+	if (r->nexits)
+		memcpy(r->exits, todo->exits, r->nexits * sizeof *todo->exits);
+	return r;
+}
+
+static struct shunt_code_map *fail(struct shunt_code_map *m, int error)
+{
+	free(m);
+	errno = error;
+	return NULL;
 }
 
 struct shunt_code_map *shunt_code_map(const struct shunt_code *code, uintptr_t *where)
@@ -252,27 +326,23 @@ struct shunt_code_map *shunt_code_map(const struct shunt_code *code, uintptr_t *
 
 	where = where ? where : &unused;
 	*where = code->lo;
-	if (code->hi <= code->lo || n > UINT32_MAX) {
-		errno = EILSEQ;
-		return NULL;
-	}
+	if (code->hi <= code->lo || n > UINT32_MAX)
+		return fail(NULL, EILSEQ);
 	m = calloc(1, sizeof *m + 2 * n);
 	todo.at = malloc(n * sizeof *todo.at);
 	if (!m || !todo.at) {
-		free(m);
 		free(todo.at);
-		errno = ENOMEM;
-		return NULL;
+		return fail(m, ENOMEM);
 	}
 	m->lo = code->lo;
 	m->hi = code->hi;
 	m->bytes = m->known + n;
 	memcpy(m->bytes, code->bytes, n);
-	if (!understand(m, code, &todo, where)) {
-		free(m);
-		m = NULL;
-		errno = EILSEQ;
-	}
+	if (!understand(m, code, &todo, where))
+		m = fail(m, EILSEQ);
+	else if (todo.no_memory || !(m = finish(m, &todo)))
+		m = fail(m, ENOMEM);
+	free(todo.exits);
 	free(todo.at);
 	return m;
 }
@@ -298,6 +368,12 @@ bool shunt_code_boundary(const struct shunt_code_map *m, uintptr_t addr, uintptr
 	if (next && inside(m, n))
 		*next = n;
 	return is(m, addr, STARTS);
+}
+
+size_t shunt_code_exits(const struct shunt_code_map *m, const uintptr_t **exits)
+{
+	*exits = m->exits;
+	return m->nexits;
 }
 
 bool shunt_code_reached(const struct shunt_code_map *m, uintptr_t addr)

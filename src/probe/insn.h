@@ -103,7 +103,13 @@ static inline bool shunt_insn_goes_on(const struct shunt_insn *insn)
 struct shunt_code {
 	const uint8_t *bytes;
 	uintptr_t lo, hi;
-	const uintptr_t *entries; /* addresses in it that are entered by other means */
+	/*
+	 * Addresses in it that are entered by other means: landing pads, and what
+	 * branches of the object's other functions lead to (shunt_code_exits()):
+	 * the parts of a function that a compiler has split jump into each other's
+	 * middle.
+	 */
+	const uintptr_t *entries;
 	size_t nentries;
 	/*
 	 * Reads memory that never changes, so not that of variables: for a switch's
@@ -129,6 +135,14 @@ struct shunt_code_map *shunt_code_map(const struct shunt_code *code, uintptr_t *
  */
 bool shunt_code_boundary(const struct shunt_code_map *m, uintptr_t addr, uintptr_t *prev,
 	uintptr_t *next);
+
+/*
+ * The addresses outside that its branches and calls lead to, or that it takes by lea,
+ * in no order, some of them twice. The number; *exits stays while the map does. Those
+ * that are in the middle of another function are entries of that: so decode
+ * all functions of an object, then those that have such entries once more.
+ */
+size_t shunt_code_exits(const struct shunt_code_map *m, const uintptr_t **exits);
 
 /*
  * Whether the instruction at addr was found by following branches from the start and the

@@ -181,19 +181,32 @@ static bool keeps_flags(ZydisMnemonic m)
 	       m == ZYDIS_MNEMONIC_MOVSXD || m == ZYDIS_MNEMONIC_MOVSX || m == ZYDIS_MNEMONIC_NOP;
 }
 
-/* Whether the one before i that has last written the register has cleared what is not compared. */
+/* Whether it writes all of the register anew, whatever its operands' values are. */
+static bool surely_writes(const struct shunt_operands *o, int r)
+{
+	unsigned width;
+
+	if (o->insn.mnemonic == ZYDIS_MNEMONIC_BSF || o->insn.mnemonic == ZYDIS_MNEMONIC_BSR ||
+		o->insn.mnemonic == ZYDIS_MNEMONIC_CMPXCHG)
+		return false;
+	for (int i = 0; i < o->insn.operand_count; i++)
+		if (register_of(&o->op[i], &width) == r && width >= 32 &&
+			(o->op[i].actions & ZYDIS_OPERAND_ACTION_WRITE))
+			return true;
+	return false;
+}
+
+/* The one before i that has written the register last, if it has cleared what is not compared. */
 static int cleared_by(const struct shunt_run *run, int i, int r, unsigned compared)
 {
 	struct shunt_operands o;
 	int w = writer(run, i, r, &o);
-	unsigned width;
 
-	if (w < 0)
+	if (w < 0 || !surely_writes(&o, r))
 		return -1;
-	if (o.insn.mnemonic == ZYDIS_MNEMONIC_MOVZX && writes(&o, r) >= 32)
+	if (o.insn.mnemonic == ZYDIS_MNEMONIC_MOVZX)
 		return o.op[1].size <= compared ? w : -1;
-	width = writes(&o, r);
-	return width == 32 && compared == 32 ? w : -1;
+	return writes(&o, r) == 32 && compared == 32 ? w : -1;
 }
 
 /* cmp $n, register, whose lower bits it is that bound v: the entries' number, else 0. */

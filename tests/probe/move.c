@@ -24,7 +24,8 @@
 #define REASONS 32
 
 struct counts {
-	size_t functions, understood, unsure, unreached, insns;
+	size_t functions, understood, unsure, insns;
+	size_t unreached, lost; /* lost: where all jumps are known, and no padding */
 	size_t bytes, rooms[3]; /* at the start: one instruction, several, none */
 	size_t moved;
 	struct {
@@ -68,6 +69,13 @@ static void move_one(const uint8_t *bytes, size_t n, uintptr_t at, struct counts
 	forms_add(forms, bytes, insn.len);
 }
 
+static bool is_padding(const uint8_t *bytes, size_t n)
+{
+	const char *name = shunt_insn_name(bytes, n);
+
+	return !strcmp(name, "nop") || !strcmp(name, "xchg") || !strcmp(name, "int3");
+}
+
 static void function(const struct real_function *f, const struct shunt_code_map *m,
 	struct counts *c, struct forms *forms)
 {
@@ -82,6 +90,8 @@ static void function(const struct real_function *f, const struct shunt_code_map 
 	for (uintptr_t at = f->lo; at; at = next) {
 		move_one(f->bytes + (at - f->lo), f->hi - at, at, c, forms);
 		c->unreached += !shunt_code_reached(m, at);
+		c->lost += !shunt_code_reached(m, at) && !shunt_code_unsure(m) &&
+			   !is_padding(f->bytes + (at - f->lo), f->hi - at);
 		shunt_code_boundary(m, at, NULL, &next);
 	}
 }
@@ -131,8 +141,8 @@ static void all_functions(const struct real *r, const char *name, struct forms *
 		c.functions, c.insns);
 	diag("%s: %.1f ms, %.0f ns an instruction, %.0f us for a thousand bytes", name, s * 1e3,
 		s * 1e9 / (double)c.insns, s * 1e9 / (double)c.bytes);
-	diag("%s: %zu functions with jumps that may lead anywhere, %zu instructions unreached", name,
-		c.unsure, c.unreached);
+	diag("%s: %zu functions with jumps that may lead anywhere, %zu instructions unreached; in all "
+	     "others %zu but for padding", name, c.unsure, c.unreached, c.lost);
 	diag("%s: a jump at the start: %zu over one instruction, %zu over several, %zu not", name,
 		c.rooms[0], c.rooms[1], c.rooms[2]);
 	for (int i = 0; i < REASONS && c.reasons[i].why; i++)
