@@ -141,10 +141,21 @@ static void check_room(const struct shunt_code_map *m, const struct shunt_code *
 	check(at == end && !room.insns);
 }
 
+/* A table of addresses in the function. */
+static bool read_table(void *arg, uintptr_t addr, void *to, size_t n)
+{
+	uintptr_t entry = *(uintptr_t *)arg + addr / 8 % 64;
+
+	memcpy(to, &entry, n);
+	return addr % 3;
+}
+
 static void function(const uint8_t *bytes, size_t size, uintptr_t lo, uintptr_t entry)
 {
-	struct shunt_code code = {bytes, lo, lo + size, &entry, 1};
+	struct shunt_code code = {bytes, lo, lo + size, &entry, 1, read_table, &lo};
 	uintptr_t where = 0, prev, next;
+	const uintptr_t *exits;
+	size_t n;
 	struct shunt_code_map *m = shunt_code_map(&code, &where);
 
 	if (!m) {
@@ -152,6 +163,9 @@ static void function(const uint8_t *bytes, size_t size, uintptr_t lo, uintptr_t 
 		return;
 	}
 	check(shunt_code_boundary(m, lo, &prev, &next) && !prev);
+	n = shunt_code_exits(m, &exits);
+	for (size_t i = 0; i < n; i++)
+		check(exits[i] - lo >= size);
 	for (uintptr_t a = lo - 2; a != lo + size + 2; a++) {
 		shunt_code_boundary(m, a, &prev, &next);
 		check((!prev || prev < a) && (!next || next > a));

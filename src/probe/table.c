@@ -284,6 +284,8 @@ bool shunt_table_find(const struct shunt_run *run, size_t n, struct shunt_table 
 	if (load < 0)
 		return false;
 	t->n = bound(run, load, index, &from);
+	if (!t->n)
+		return false;
 	t->from = run[from].at;
-	return t->n;
+	return true;
 }

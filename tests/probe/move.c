@@ -96,34 +96,115 @@ static void function(const struct real_function *f, const struct shunt_code_map 
 	}
 }
 
-static struct shunt_code_map *map(const struct real *r, const struct real_function *f,
-	uintptr_t *where)
+/* Addresses in the middle of functions that other functions lead to, in order. */
+struct middles {
+	uintptr_t *at;
+	size_t n, room;
+};
+
+static int compare_address(const void *a, const void *b)
 {
+	uintptr_t x = *(const uintptr_t *)a, y = *(const uintptr_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The first of the sorted ones that is not below addr. */
+static size_t lower(const struct middles *m, uintptr_t addr)
+{
+	size_t lo = 0, hi = m->n;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (m->at[mid] < addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static bool is_middle(const struct real *r, uintptr_t addr)
+{
+	size_t lo = 0, hi = r->n;
+
+	while (lo < hi) { /* .eh_frame_hdr is sorted */
+		size_t mid = (lo + hi) / 2;
+
+		if (r->functions[mid].lo <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo && addr > r->functions[lo - 1].lo && addr < r->functions[lo - 1].hi;
+}
+
+static void add_middles(const struct real *r, const struct shunt_code_map *map, struct middles *m)
+{
+	const uintptr_t *exits;
+	size_t n = shunt_code_exits(map, &exits);
+
+	for (size_t i = 0; i < n; i++) {
+		if (!is_middle(r, exits[i]))
+			continue;
+		if (m->n == m->room) {
+			m->room = m->room ? 2 * m->room : 1024;
+			m->at = realloc(m->at, m->room * sizeof *m->at);
+			if (!m->at)
+				abort();
+		}
+		m->at[m->n++] = exits[i];
+	}
+}
+
+static struct shunt_code_map *map(const struct real *r, const struct real_function *f,
+	const struct middles *m, uintptr_t *where)
+{
+	size_t first = m ? lower(m, f->lo + 1) : 0;
 	struct shunt_code code = {.bytes = f->bytes, .lo = f->lo, .hi = f->hi, .read = real_read,
 		.arg = (void *)r};
 
+	if (m) {
+		code.entries = m->at + first;
+		code.nentries = lower(m, f->hi) - first;
+	}
 	return shunt_code_map(&code, where);
 }
 
-static double time_maps(const struct real *r)
+/* All functions once, without what others know of them. */
+static double all_exits(const struct real *r, struct middles *m)
 {
-	double start = now();
+	double start = now(), took;
+	struct shunt_code_map **maps = calloc(r->n, sizeof *maps);
 
+	if (!maps)
+		abort();
 	for (size_t i = 0; i < r->n; i++)
-		free(map(r, &r->functions[i], NULL));
-	return now() - start;
+		maps[i] = map(r, &r->functions[i], NULL, NULL);
+	took = now() - start;
+	for (size_t i = 0; i < r->n; i++) {
+		if (maps[i])
+			add_middles(r, maps[i], m);
+		free(maps[i]);
+	}
+	free(maps);
+	if (m->n)
+		qsort(m->at, m->n, sizeof *m->at, compare_address);
+	return took;
 }
 
 static void all_functions(const struct real *r, const char *name, struct forms *forms)
 {
 	struct counts c = {.functions = r->n};
 	uintptr_t where;
-	double s = time_maps(r);
+	struct middles middles = {0};
+	double s = all_exits(r, &middles);
 	int shown = 0;
 
 	for (size_t i = 0; i < r->n; i++) {
 		const struct real_function *f = &r->functions[i];
-		struct shunt_code_map *m = map(r, f, &where);
+		struct shunt_code_map *m = map(r, f, &middles, &where);
 
 		c.bytes += f->hi - f->lo;
 		if (!m) {
@@ -145,6 +226,8 @@ static void all_functions(const struct real *r, const char *name, struct forms *
 	     "others %zu but for padding", name, c.unsure, c.unreached, c.lost);
 	diag("%s: a jump at the start: %zu over one instruction, %zu over several, %zu not", name,
 		c.rooms[0], c.rooms[1], c.rooms[2]);
+	diag("%s: %zu branches lead into the middle of other functions", name, middles.n);
+	free(middles.at);
 	for (int i = 0; i < REASONS && c.reasons[i].why; i++)
 		diag("%s: %zu: %s", name, c.reasons[i].n, c.reasons[i].why);
 }
