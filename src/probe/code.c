@@ -5,12 +5,13 @@
  *
  * A function is followed from its start and its other known entries, branch by
  * branch, and what is left over is decoded from one end of the gap to the other.
- * Compilers put nothing but code into functions, so that all of it is
- * found; handwritten code may have data in between. Three things tell: bytes that
- * are no instruction; a branch that leads, or a gap whose last instruction goes, into
- * the middle of one; in a gap, instructions that programs do not have. Then the
- * function is not understood as a whole. (One middle is right: behind prefixes,
- * to do the same instruction without them; C libraries jump over a lock prefix so.)
+ * Compilers put nothing but code into functions, so that all of it is found;
+ * handwritten code may have data in between. Four things tell: bytes that are no
+ * instruction; an operand that lies there; a branch that leads, or a gap whose last
+ * instruction goes, into the middle of one; in a gap, instructions that programs do
+ * not have. Then the function is not understood as a whole. (One middle is right:
+ * behind prefixes, to do the same instruction without them; C libraries jump over a
+ * lock prefix so.)
  *
  * A jump over several instructions is right if control gets to none but the first of
  * them from elsewhere. Branches, entries and returns are known by then; what is left are
@@ -186,7 +187,7 @@ static void address_taken(struct shunt_code_map *m, struct todo *todo, uintptr_t
 		add_exit(todo, addr);
 }
 
-/* Writes down what one instruction tells. False if it overlaps another. */
+/* Writes down what one instruction tells. False if it cannot be so: it overlaps another. */
 static bool note(struct shunt_code_map *m, struct todo *todo, const struct shunt_insn *insn)
 {
 	uintptr_t next = insn->at + insn->len;
@@ -201,6 +202,8 @@ static bool note(struct shunt_code_map *m, struct todo *todo, const struct shunt
 		enter(m, todo, insn->target);
 	if (insn->disp_at && is_lea(m, insn))
 		address_taken(m, todo, insn->memory);
+	else if (insn->disp_at && inside(m, insn->memory))
+		return false; /* it is data that lies there */
 	if (insn->kind == SHUNT_INSN_CALL || insn->kind == SHUNT_INSN_CALL_IND ||
 		insn->kind == SHUNT_INSN_SYSCALL)
 		if (inside(m, next))

@@ -421,6 +421,57 @@ static void tables(void)
 	}
 }
 
+/* --- where a function leads -------------------------------------------------- */
+
+/* 0: je +0x40; 2: call +0x100; 7: lea 0x200(%rip),%rax; e: mov 0x300(%rip),%rax; 15: jmp back;
+ * 17: (a gap) jmp +0x50 */
+static void exits(void)
+{
+	static const uintptr_t want[] = {AT + 0x42, AT + 0x107, AT + 0x20e, AT - 2, AT + 0x69};
+	uint8_t b[64];
+	size_t n = read_hex("7440e800010000488d0500020000488b0500030000ebe7eb50", b), found = 0;
+	struct shunt_code code = {.bytes = b, .lo = AT, .hi = AT + n};
+	struct shunt_code_map *m = shunt_code_map(&code, NULL);
+	const uintptr_t *e;
+	size_t count;
+
+	if (!ok(m, "a function that leads elsewhere is understood"))
+		return;
+	count = shunt_code_exits(m, &e);
+	for (size_t i = 0; i < count; i++)
+		for (size_t k = 0; k < sizeof want / sizeof *want; k++)
+			found |= (size_t)(e[i] == want[k]) << k;
+	ok(count == 5 && found == 0x1f, "branches, calls, addresses taken: %zu exits (%zx)", count,
+		found);
+	free(m);
+}
+
+/* What takes an address may jump there; what reads there knows that it is no code. */
+static void taken(void)
+{
+	static const char *const hex[] = {
+		"488d0502000000ffc0ffc9c3", /* lea of the dec */
+		"488d0500000000ffc0ffc9c3", /* lea of the inc */
+		"488d0501000000ffc0ffc9c3", /* lea of the middle of the inc */
+		"488b0502000000ffc0ffc9c3", /* mov of the dec */
+	};
+	static const bool rooms[] = {false, true, false, false};
+
+	for (int i = 0; i < 4; i++) {
+		uint8_t b[64];
+		size_t n = read_hex(hex[i], b);
+		struct shunt_code code = {.bytes = b, .lo = AT, .hi = AT + n};
+		struct shunt_code_map *m = shunt_code_map(&code, NULL);
+		struct shunt_room room = {.why = "not understood"};
+
+		if (m)
+			shunt_code_room(m, AT + 7, &room);
+		ok(!m == (i >= 2) && !room.why == rooms[i], "an address taken: %s",
+			room.why ? room.why : "there is room");
+		free(m);
+	}
+}
+
 int main(void)
 {
 	const char *why = "?";
@@ -434,5 +485,7 @@ int main(void)
 	elsewhere();
 	whole_functions();
 	tables();
+	exits();
+	taken();
 	return done();
 }
