@@ -111,6 +111,15 @@ static void grow(struct forms *f)
 	free(old.table);
 }
 
+/* A byte may say which operation it is: some of it is kept. */
+static void forget_immediate(struct form *form, const uint8_t *bytes,
+	const ZydisDecodedInstruction *z, int i)
+{
+	size_t at = z->raw.imm[i].offset, n = z->raw.imm[i].size / 8;
+
+	memset(form->bytes + at, n == 1 ? bytes[at] & 7 : 0, n);
+}
+
 void forms_add(struct forms *f, const uint8_t *bytes, size_t len)
 {
 	ZydisDecodedInstruction z;
@@ -122,8 +131,7 @@ void forms_add(struct forms *f, const uint8_t *bytes, size_t len)
 	memcpy(form.bytes, bytes, len);
 	memset(form.bytes + z.raw.disp.offset, 0, z.raw.disp.size / 8);
 	for (int i = 0; i < 2; i++)
-		memset(form.bytes + z.raw.imm[i].offset, z.raw.imm[i].size == 8 ? bytes[z.raw.imm[i].offset] & 7 : 0,
-			z.raw.imm[i].size / 8);
+		forget_immediate(&form, bytes, &z, i);
 	if (2 * f->n >= f->size)
 		grow(f);
 	s = slot(f, &form);

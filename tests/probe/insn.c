@@ -90,6 +90,19 @@ static const struct {
 	{"", "nothing", -ENODATA, 0, false, 0, 0},
 };
 
+static uintptr_t from_at(long offset)
+{
+	return offset ? AT + (uintptr_t)offset : 0;
+}
+
+static bool is_kind(const struct shunt_insn *insn, size_t i, size_t n)
+{
+	return insn->len == n && insn->kind == kinds[i].kind && insn->writes_sp == kinds[i].sp &&
+	       insn->target == from_at(kinds[i].target) &&
+	       insn->memory == from_at(kinds[i].memory) &&
+	       insn->endbr == !strcmp(kinds[i].what, "endbr64");
+}
+
 static void what_it_is(void)
 {
 	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
@@ -101,12 +114,8 @@ static void what_it_is(void)
 		exact = malloc(n ? n : 1); /* so that a sanitizer sees who reads too much */
 		memcpy(exact, b, n);
 		r = shunt_insn_decode(exact, n, AT, &insn);
-		ok(r == kinds[i].r && (r || (insn.len == n && insn.kind == kinds[i].kind &&
-						   insn.writes_sp == kinds[i].sp &&
-						   insn.target == (kinds[i].target ? AT + (uintptr_t)kinds[i].target : 0) &&
-						   insn.memory == (kinds[i].memory ? AT + (uintptr_t)kinds[i].memory : 0) &&
-						   insn.endbr == !strcmp(kinds[i].what, "endbr64"))),
-			"%s: %s", kinds[i].what, r ? "refused" : "known");
+		ok(r == kinds[i].r && (r || is_kind(&insn, i, n)), "%s: %s", kinds[i].what,
+			r ? "refused" : "known");
 		free(exact);
 		free(b);
 	}
