@@ -1,22 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * reader.h - read-side sections around callbacks, and waiting for them.
+ * reader.h - each thread's memory for read-side sections, and all threads' list of it.
  *
- * Each thread that ever runs a callback owns a struct shunt_reader, found
- * through one thread-local pointer. Entering and leaving a section are plain
- * stores to it: no locked instruction and no fence, because whoever waits pays
- * with membarrier(PRIVATE_EXPEDITED), which is a full barrier on every running
- * thread of the process (membarrier(2)).
+ * Each thread that ever entered a section has one block of memory, found through
+ * one thread-local pointer: first struct shunt_reader, what the tracer needs of a thread,
+ * then for each SRCU domain, at its index, sums of the sections entered and left.
  *
- * Readers are never unmapped: a thread that ended leaves its reader to the
- * next one, once the kernel no longer knows its tid. So a waiter may look at
- * any of them at any time.
- *
- * The algorithm is the two-phase one of Desnoyers et al., "User-Level
- * Implementations of Read-Copy Update" (IEEE TPDS 23(2), 2012), general-purpose
- * flavour: a section remembers the phase in which it began; the waiter flips
- * the phase and waits for sections of the old one, twice, since a reader may
- * have read the phase just before the flip and stored it just after.
+ * Blocks are never unmapped: a thread that ended leaves its own to another,
+ * once the kernel no longer knows its tid; the sums go on from what they are. So
+ * who waits may look at any of them at any time.
  */
 #ifndef SHUNT_RCU_READER_H
 #define SHUNT_RCU_READER_H
@@ -28,12 +20,25 @@
 #define SHUNT_READER_PHASE  (1ULL << 32)
 #define SHUNT_READER_FRAMES 256
 
+/* Sums of the sections entered and left in either phase: never reset, never a depth. */
+struct shunt_counts {
+	uint64_t lock[2], unlock[2];
+};
+
+#define SHUNT_READER_SIZE  (512u << 10) /* of a block */
+#define SHUNT_INDEXES	   (SHUNT_READER_SIZE / sizeof(struct shunt_counts))
+#define SHUNT_INDEX_FIRST  80 /* behind the struct */
+#define SHUNT_INDEX_CALLBACKS SHUNT_INDEX_FIRST
+#define SHUNT_INDEX_POINTS (SHUNT_INDEX_FIRST + 1)
+#define SHUNT_INDEX_USERS  (SHUNT_INDEX_FIRST + 2)
+
 struct shunt_reader {
 	uint64_t ctr;	    /* nesting, and the phase of the outermost section */
 	uint32_t depth;	    /* callbacks running on this thread, one inside another */
 	uint32_t nframes;   /* traced frames, for ops with a depth limit */
 	uintptr_t frame[4]; /* where the callbacks' frames are */
 	int32_t tid;	    /* owner, 0 if free */
+	int32_t process;    /* in which it became the owner */
 	struct shunt_reader *next;
 	uintptr_t frames[SHUNT_READER_FRAMES];
 	uint64_t points;    /* as ctr, of tracepoints */
@@ -41,6 +46,10 @@ struct shunt_reader {
 	uintptr_t point[8]; /* where the first of their frames are */
 } __attribute__((aligned(64)));
 
+_Static_assert(sizeof(struct shunt_reader) <= SHUNT_INDEX_FIRST * sizeof(struct shunt_counts),
+	"the sums begin behind it");
+
+/* shunt_srcu_self by another name: this library's, whoever else defines that. */
 extern __thread struct shunt_reader *shunt_reader_self;
 extern uint64_t shunt_reader_phase;
 extern bool shunt_reader_fence; /* no membarrier here: readers pay */
@@ -50,6 +59,37 @@ extern bool shunt_reader_fence; /* no membarrier here: readers pay */
  * memory. Any context, signal handlers included.
  */
 struct shunt_reader *shunt_reader_get(void);
+
+/* The last one made; the others by ->next. */
+struct shunt_reader *shunt_reader_first(void);
+
+static inline struct shunt_counts *shunt_reader_counts(struct shunt_reader *r, uint32_t index)
+{
+	return (struct shunt_counts *)(void *)r + index;
+}
+
+/* A place for a domain's sums; 0: there is none left. Any context. */
+uint32_t shunt_index_take(void);
+void shunt_index_give(uint32_t index);
+
+struct shunt_srcu;
+#define SHUNT_SRCU_PHASE 8u /* in its `word` */
+
+/* A place for a domain that has none, if there is one. Any context. */
+void shunt_srcu_settle(struct shunt_srcu *d);
+
+/*
+ * How often this process is a fork child. Each changes what was going on: who was waiting or
+ * working is gone. `raw`, the last one that fork() did not tell us of (clone(2), or the
+ * system call): what was being changed then is half done.
+ */
+extern uint32_t shunt_generation, shunt_generation_raw;
+
+/* Looks whether this is such a child: on all slow paths. */
+void shunt_reader_look_forked(void);
+
+/* A full barrier on all threads. 0, or what membarrier(2) says. */
+int shunt_reader_barrier(void);
 
 static inline void shunt_section_enter(uint64_t *at)
 {
