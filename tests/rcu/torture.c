@@ -268,6 +268,60 @@ static void clean_up(void)
 	ok(!err, "all domains are empty at the end: no section was lost or counted twice (%d)", err);
 }
 
+/* --- one reader, one writer, as close as can be --------------------------------------------- */
+
+/*
+ * The reader's count may still be in its processor's store buffer when it has loaded what to
+ * read. Without a membarrier the writer would see nobody inside: this is what finds that.
+ */
+static SHUNT_SRCU_DEFINE(near);
+static struct {
+	_Alignas(128) uint64_t *at;
+	_Alignas(128) uint64_t thing[2];
+	_Alignas(128) atomic_bool stop;
+	unsigned long sections, poison;
+} close_up;
+
+static void *reads_closely(void *arg)
+{
+	for (; !close_up.stop; close_up.sections++) {
+		int idx = shunt_srcu_read_lock(&near);
+		const uint64_t *p = __atomic_load_n(&close_up.at, __ATOMIC_ACQUIRE);
+		bool saw = false;
+
+		for (int i = 0; i < 60; i++)
+			saw |= field(p) != GOOD;
+		shunt_srcu_read_unlock(&near, idx);
+		close_up.poison += saw;
+	}
+	return arg;
+}
+
+static void closely(unsigned long n)
+{
+	uint64_t x = seed;
+	pthread_t t;
+
+	close_up.thing[0] = close_up.thing[1] = GOOD;
+	close_up.at = &close_up.thing[0];
+	pthread_create(&t, NULL, reads_closely, NULL);
+	for (unsigned long i = 1; i <= n; i++) {
+		uint64_t *old = close_up.at;
+
+		__atomic_store_n(&close_up.thing[i & 1], GOOD, __ATOMIC_RELEASE);
+		__atomic_store_n(&close_up.at, &close_up.thing[i & 1], __ATOMIC_RELEASE);
+		bad += shunt_srcu_synchronize_expedited(&near) != 0;
+		__atomic_store_n(old, POISON, __ATOMIC_RELEASE);
+		for (uint64_t k = random_of(&x) % 64; k; k--)
+			__builtin_ia32_pause();
+	}
+	close_up.stop = true;
+	pthread_join(t, NULL);
+	ok(!close_up.poison && !bad && !shunt_srcu_cleanup(&near),
+		"%lu grace periods close by %lu sections: none saw poison (%lu)", n,
+		close_up.sections, close_up.poison);
+}
+
 int main(int argc, char **argv)
 {
 	struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
@@ -289,5 +343,6 @@ int main(int argc, char **argv)
 	diag("grace periods: %lu waited for, %lu in a hurry, %lu called, %lu polled; %lu objects",
 		waited[0], waited[1], waited[2], waited[3], made);
 	clean_up();
+	closely(rounds * 2);
 	return done();
 }
