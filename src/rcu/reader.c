@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 #include <linux/membarrier.h>
 
@@ -17,13 +16,15 @@
 __thread char *shunt_srcu_self __attribute__((tls_model("initial-exec")));
 extern __thread struct shunt_reader *shunt_reader_self
 	__attribute__((alias("shunt_srcu_self"), visibility("hidden")));
-uint64_t shunt_reader_phase;
+struct shunt_srcu shunt_callbacks = {.word = SHUNT_INDEX_CALLBACKS * sizeof(struct shunt_counts),
+	.index = SHUNT_INDEX_CALLBACKS};
+struct shunt_srcu shunt_points = {.word = SHUNT_INDEX_POINTS * sizeof(struct shunt_counts),
+	.index = SHUNT_INDEX_POINTS};
 bool shunt_reader_fence;
 uint32_t shunt_generation, shunt_generation_raw;
 
 /* Grows only; new readers are pushed at the head. */
 static struct shunt_reader *readers;
-static pthread_mutex_t sync_lock = PTHREAD_MUTEX_INITIALIZER;
 static int32_t process;
 static bool ready;
 
@@ -63,20 +64,37 @@ void shunt_index_give(uint32_t index)
 	__atomic_fetch_and(&taken[index / 64], ~(1ull << index % 64), __ATOMIC_ACQ_REL);
 }
 
-/* --- fork ------------------------------------------------------------------- */
-
-static void forget(struct shunt_reader *r)
+int shunt_reader_barrier(void)
 {
-	r->ctr = 0;
-	r->depth = 0;
-	r->points = 0;
-	r->npoints = 0;
-	r->nframes = 0;
+	int saved = errno, err = 0;
+
+	if (!shunt_reader_fence && membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) < 0)
+		err = -errno;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	errno = saved;
+	return err;
 }
+
+/* --- fork ------------------------------------------------------------------- */
 
 static int64_t open_sections(const struct shunt_counts *c, int phase)
 {
 	return (int64_t)(c->lock[phase] - c->unlock[phase]);
+}
+
+/* The sections of whoever had it, in our own domains, are over. */
+static void forget(struct shunt_reader *r)
+{
+	for (uint32_t i = SHUNT_INDEX_FIRST; i < SHUNT_INDEX_USERS; i++)
+		for (int p = 0; p < 2; p++) {
+			struct shunt_counts *c = shunt_reader_counts(r, i);
+
+			if (open_sections(c, p))
+				c->unlock[p] = c->lock[p];
+		}
+	r->callbacks.top = 0;
+	r->points.top = 0;
+	r->nframes = 0;
 }
 
 /*
@@ -112,7 +130,6 @@ static void child(void)
 	int32_t now = (int32_t)syscall(SYS_getpid);
 
 	process = now;
-	pthread_mutex_init(&sync_lock, NULL);
 	for (uint32_t i = SHUNT_INDEX_FIRST; i < SHUNT_INDEXES; i++)
 		if (taken[i / 64] >> i % 64 & 1) {
 			keep_own(self, i, 0, now);
@@ -171,7 +188,7 @@ static bool owner_gone(const struct shunt_reader *r)
 {
 	int32_t tid = __atomic_load_n(&r->tid, __ATOMIC_ACQUIRE);
 
-	return tid && syscall(SYS_tgkill, process, tid, 0) < 0 && errno == ESRCH;
+	return tid > 0 && syscall(SYS_tgkill, process, tid, 0) < 0 && errno == ESRCH;
 }
 
 static bool take_over(struct shunt_reader *r, int32_t tid)
@@ -186,6 +203,21 @@ static bool take_over(struct shunt_reader *r, int32_t tid)
 	r->process = process;
 	forget(r);
 	return true;
+}
+
+void shunt_reader_close_ended(const struct shunt_srcu *d)
+{
+	for (struct shunt_reader *r = shunt_reader_first(); r; r = r->next) {
+		const struct shunt_counts *c = shunt_reader_counts(r, d->index);
+		int32_t tid = __atomic_load_n(&r->tid, __ATOMIC_ACQUIRE);
+
+		if ((!open_sections(c, 0) && !open_sections(c, 1)) || tid <= 0 || !owner_gone(r) ||
+			!__atomic_compare_exchange_n(&r->tid, &tid, -1, false, __ATOMIC_SEQ_CST,
+				__ATOMIC_RELAXED))
+			continue;
+		forget(r);
+		__atomic_store_n(&r->tid, 0, __ATOMIC_RELEASE);
+	}
 }
 
 /*
@@ -326,58 +358,51 @@ bool shunt_on_altstack(uintptr_t addr)
 	       addr - (uintptr_t)ss.ss_sp < ss.ss_size;
 }
 
-static bool is_old(const uint64_t *at, uint64_t phase)
-{
-	uint64_t ctr = __atomic_load_n(at, __ATOMIC_ACQUIRE);
+/* --- the library's own sections --------------------------------------------------- */
 
-	return (ctr & SHUNT_READER_NEST) && ((ctr ^ phase) & SHUNT_READER_PHASE);
+bool shunt_reader_inside(void)
+{
+	struct shunt_reader *r = shunt_reader_self;
+	const struct shunt_counts *c = r ? shunt_reader_counts(r, SHUNT_INDEX_CALLBACKS) : NULL;
+	const struct shunt_counts *p = r ? shunt_reader_counts(r, SHUNT_INDEX_POINTS) : NULL;
+
+	return r && (c->lock[0] + c->lock[1] != c->unlock[0] + c->unlock[1] ||
+			    p->lock[0] + p->lock[1] != p->unlock[0] + p->unlock[1]);
 }
 
-static bool in_old_section(const struct shunt_reader *r, uint64_t phase)
+void shunt_level_save(struct shunt_reader *r, struct shunt_levels *l, const struct shunt_srcu *d)
 {
-	return is_old(&r->ctr, phase) || is_old(&r->points, phase);
+	const struct shunt_counts *c = shunt_reader_counts(r, d->index);
+	unsigned n = shunt_levels_depth(l);
+
+	/* The same whoever stores it: a handler in between finds what we have found. */
+	l->below[n - 1] = l->top;
+	for (int p = 0; p < 2; p++)
+		l->base[n][p] = (uint64_t)open_sections(c, p);
 }
 
-static void wait_for_old(uint64_t phase)
+/* Of this phase so many are open: a handler that comes between has left as it found. */
+static void set_open(struct shunt_counts *c, int phase, uint64_t open)
 {
-	struct timespec pause = {.tv_nsec = 20000};
+	uint64_t left, want;
 
-	for (struct shunt_reader *r = __atomic_load_n(&readers, __ATOMIC_ACQUIRE); r; r = r->next)
-		while (in_old_section(r, phase)) {
-			if (owner_gone(r))
-				break;
-			nanosleep(&pause, NULL);
-			if (pause.tv_nsec < 2000000)
-				pause.tv_nsec *= 2;
-		}
+	do {
+		left = __atomic_load_n(&c->unlock[phase], __ATOMIC_RELAXED);
+		want = __atomic_load_n(&c->lock[phase], __ATOMIC_RELAXED) - open;
+	} while (left != want && !__atomic_compare_exchange_n(&c->unlock[phase], &left, want, false,
+					 __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
 }
 
-int shunt_reader_barrier(void)
+void shunt_level_drop(struct shunt_reader *r, struct shunt_levels *l, const struct shunt_srcu *d)
 {
-	int saved = errno, err = 0;
+	struct shunt_counts *c = shunt_reader_counts(r, d->index);
+	unsigned n = shunt_levels_depth(l) - 1;
 
-	if (!shunt_reader_fence && membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) < 0)
-		err = -errno;
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	errno = saved;
-	return err;
-}
-
-int shunt_reader_synchronize(void)
-{
-	if (shunt_reader_inside())
-		return -EDEADLK;
-	start();
-	pthread_mutex_lock(&sync_lock);
-	shunt_reader_barrier(); /* what was unpublished is unpublished for all */
-	for (int i = 0; i < 2; i++) {
-		uint64_t phase = shunt_reader_phase ^ SHUNT_READER_PHASE;
-
-		__atomic_store_n(&shunt_reader_phase, phase, __ATOMIC_RELEASE);
-		shunt_reader_barrier();
-		wait_for_old(phase);
+	if (n >= SHUNT_LEVELS) {
+		*(volatile uint64_t *)&l->top = l->top - SHUNT_LEVEL_ONE;
+		return;
 	}
-	shunt_reader_barrier(); /* what the sections did comes before what follows */
-	pthread_mutex_unlock(&sync_lock);
-	return 0;
+	for (int p = 0; p < 2; p++)
+		set_open(c, p, n ? l->base[n][p] : 0);
+	*(volatile uint64_t *)&l->top = n ? l->below[n - 1] : 0;
 }

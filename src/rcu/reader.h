@@ -16,8 +16,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define SHUNT_READER_NEST   0xffffffffULL
-#define SHUNT_READER_PHASE  (1ULL << 32)
+#include <shunt/srcu.h>
+
+#include "arch/x86_64/trampoline.h"
+
 #define SHUNT_READER_FRAMES 256
 
 /* Sums of the sections entered and left in either phase: never reset, never a depth. */
@@ -32,18 +34,33 @@ struct shunt_counts {
 #define SHUNT_INDEX_POINTS (SHUNT_INDEX_FIRST + 1)
 #define SHUNT_INDEX_USERS  (SHUNT_INDEX_FIRST + 2)
 
+/*
+ * The sections of one domain that a thread is in, one inside another, and where their frames are: a signal
+ * handler may jump away from the middle of one, for siglongjmp() asks nobody.
+ *
+ * `top` says in one word how many there are and where the uppermost one's frame is. It is stored before
+ * the section is counted as entered, and put back after it is counted as left; so at whatever
+ * instruction a jump happens, what `top` leads to is all that may be open. It never is half of an old and half of
+ * a new one for a handler, and a handler that returns has put it back.
+ */
+#define SHUNT_LEVELS 8 /* beyond, sections inside others are not counted, only levels */
+#define SHUNT_LEVEL_ONE (1ull << SHUNT_LEVEL_SHIFT)
+
+struct shunt_levels {
+	uint64_t top;
+	uint64_t below[SHUNT_LEVELS];	/* what was top before */
+	uint64_t base[SHUNT_LEVELS][2]; /* how many sections were open, in either phase */
+	uint32_t idx[SHUNT_LEVELS];	/* what the section was given */
+};
+
 struct shunt_reader {
-	uint64_t ctr;	    /* nesting, and the phase of the outermost section */
-	uint32_t depth;	    /* callbacks running on this thread, one inside another */
-	uint32_t nframes;   /* traced frames, for ops with a depth limit */
-	uintptr_t frame[4]; /* where the callbacks' frames are */
-	int32_t tid;	    /* owner, 0 if free */
-	int32_t process;    /* in which it became the owner */
+	struct shunt_levels callbacks; /* of the function tracer */
+	struct shunt_levels points;    /* of tracepoints */
 	struct shunt_reader *next;
+	int32_t tid;	 /* owner, 0 if free */
+	int32_t process; /* in which it became the owner */
+	uint32_t nframes; /* traced frames, for ops with a depth limit */
 	uintptr_t frames[SHUNT_READER_FRAMES];
-	uint64_t points;    /* as ctr, of tracepoints */
-	uint32_t npoints;   /* how many sections that is, or one more */
-	uintptr_t point[8]; /* where the first of their frames are */
 } __attribute__((aligned(64)));
 
 _Static_assert(sizeof(struct shunt_reader) <= SHUNT_INDEX_FIRST * sizeof(struct shunt_counts),
@@ -51,7 +68,6 @@ _Static_assert(sizeof(struct shunt_reader) <= SHUNT_INDEX_FIRST * sizeof(struct 
 
 /* shunt_srcu_self by another name: this library's, whoever else defines that. */
 extern __thread struct shunt_reader *shunt_reader_self;
-extern uint64_t shunt_reader_phase;
 extern bool shunt_reader_fence; /* no membarrier here: readers pay */
 
 /*
@@ -72,7 +88,6 @@ static inline struct shunt_counts *shunt_reader_counts(struct shunt_reader *r, u
 uint32_t shunt_index_take(void);
 void shunt_index_give(uint32_t index);
 
-struct shunt_srcu;
 #define SHUNT_SRCU_PHASE 8u /* in its `word` */
 
 /* A place for a domain that has none, if there is one. Any context. */
@@ -91,40 +106,65 @@ void shunt_reader_look_forked(void);
 /* A full barrier on all threads. 0, or what membarrier(2) says. */
 int shunt_reader_barrier(void);
 
-static inline void shunt_section_enter(uint64_t *at)
-{
-	uint64_t ctr = *(volatile uint64_t *)at;
+/* The library's own domains. Their places are fixed; sections of threads that end in them are over. */
+extern struct shunt_srcu shunt_callbacks, shunt_points;
 
-	if (ctr & SHUNT_READER_NEST)
-		ctr++;
-	else
-		ctr = *(volatile uint64_t *)&shunt_reader_phase | 1;
-	*(volatile uint64_t *)at = ctr;
-	/* Pairs with the membarriers of shunt_reader_synchronize(): what is
-	 * read inside the section is read after the section is seen. */
+static inline unsigned shunt_levels_depth(const struct shunt_levels *l)
+{
+	return (unsigned)(l->top >> SHUNT_LEVEL_SHIFT);
+}
+
+static inline uintptr_t shunt_levels_frame(const struct shunt_levels *l)
+{
+	return (uintptr_t)(l->top & (SHUNT_LEVEL_ONE - 1));
+}
+
+/* As shunt_srcu_read_lock() and _unlock() do. */
+static inline void shunt_count(struct shunt_reader *r, uint32_t at)
+{
+	uint64_t *sum = (uint64_t *)(void *)((char *)r + at);
+
 	if (__builtin_expect(shunt_reader_fence, 0))
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		__atomic_fetch_add(sum, 1, __ATOMIC_SEQ_CST);
 	else
-		__atomic_signal_fence(__ATOMIC_SEQ_CST);
+		__asm__ volatile("incq %0" : "+m"(*sum) : : "cc", "memory");
 }
 
-static inline void shunt_section_leave(uint64_t *at)
+/* Notes what is there before a section inside another. */
+void shunt_level_save(struct shunt_reader *r, struct shunt_levels *l, const struct shunt_srcu *d);
+
+/* The uppermost level was left by a jump: closes its section, if it is open. */
+void shunt_level_drop(struct shunt_reader *r, struct shunt_levels *l, const struct shunt_srcu *d);
+
+/* Enters a section; `sp` is where its frame is. */
+static inline void shunt_level_enter(struct shunt_reader *r, struct shunt_levels *l,
+	const struct shunt_srcu *d, uintptr_t sp)
 {
-	if (__builtin_expect(shunt_reader_fence, 0))
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	else
-		__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	*(volatile uint64_t *)at = *at - 1;
+	unsigned n = shunt_levels_depth(l);
+	uint32_t word;
+
+	if (__builtin_expect(n >= SHUNT_LEVELS, 0)) {
+		*(volatile uint64_t *)&l->top = l->top + SHUNT_LEVEL_ONE;
+		return;
+	}
+	if (__builtin_expect(n, 0))
+		shunt_level_save(r, l, d);
+	*(volatile uint64_t *)&l->top = (n + 1) * SHUNT_LEVEL_ONE | sp;
+	word = __atomic_load_n(&d->word, __ATOMIC_RELAXED);
+	*(volatile uint32_t *)&l->idx[n] = word;
+	shunt_count(r, word);
 }
 
-static inline void shunt_reader_enter(struct shunt_reader *r)
+static inline void shunt_level_leave(struct shunt_reader *r, struct shunt_levels *l)
 {
-	shunt_section_enter(&r->ctr);
-}
+	unsigned n = shunt_levels_depth(l) - 1;
 
-static inline void shunt_reader_leave(struct shunt_reader *r)
-{
-	shunt_section_leave(&r->ctr);
+	if (__builtin_expect(n >= SHUNT_LEVELS, 0)) {
+		*(volatile uint64_t *)&l->top = l->top - SHUNT_LEVEL_ONE;
+		return;
+	}
+	shunt_count(r, l->idx[n] + 16);
+	*(volatile uint64_t *)&l->top = n ? l->below[n - 1] : 0;
 }
 
 /*
@@ -133,19 +173,16 @@ static inline void shunt_reader_leave(struct shunt_reader *r)
  */
 bool shunt_on_altstack(uintptr_t addr);
 
-/* Whether the calling thread is inside a section. Any context. */
-static inline bool shunt_reader_inside(void)
-{
-	const struct shunt_reader *r = shunt_reader_self;
+/* Whether the calling thread is inside a section of the library's own domains. Any context. */
+bool shunt_reader_inside(void);
 
-	return r && ((r->ctr | r->points) & SHUNT_READER_NEST);
-}
+/* Ends what threads that are gone have left open in one of these domains. */
+void shunt_reader_close_ended(const struct shunt_srcu *d);
 
 /*
- * Waits until every section that was entered before the call has been left.
- * Sections that begin meanwhile are not waited for. Blocks; not from a signal
- * handler. 0, or -EDEADLK from inside a section of the calling thread.
+ * Waits for a grace period of one of them. Blocks; not from a signal handler. 0, or
+ * -EDEADLK from inside a section of either, of the calling thread.
  */
-int shunt_reader_synchronize(void);
+int shunt_reader_synchronize(struct shunt_srcu *d);
 
 #endif

@@ -150,11 +150,16 @@ static bool reached(const struct shunt_srcu *d, uint64_t state)
 	return __atomic_load_n(&d->seq, __ATOMIC_ACQUIRE) >= state;
 }
 
-SHUNT_API uint64_t shunt_srcu_get_state(struct shunt_srcu *d)
+static uint64_t state_of(struct shunt_srcu *d)
 {
 	/* Pairs with (2): what the caller stored is before, if the seq that it reads is. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	return (__atomic_load_n(&d->seq, __ATOMIC_ACQUIRE) + 3) & ~1ull;
+}
+
+SHUNT_API uint64_t shunt_srcu_get_state(struct shunt_srcu *d)
+{
+	return state_of(d);
 }
 
 static void restart(struct shunt_srcu *d, uint32_t before)
@@ -297,6 +302,8 @@ static int wait_for(struct shunt_srcu *d, uint64_t state, bool hurry)
 	for (int i = 0; !(r = advance(d, state, 32)); i++) {
 		if (only_own(d))
 			return -EDEADLK;
+		if (i && d->index < SHUNT_INDEX_USERS)
+			shunt_reader_close_ended(d);
 		if (hurry && i < 1000) {
 			sched_yield();
 			continue;
@@ -320,13 +327,21 @@ static void look(struct shunt_srcu *d)
 SHUNT_API int shunt_srcu_synchronize(struct shunt_srcu *d)
 {
 	look(d);
-	return wait_for(d, shunt_srcu_get_state(d), false);
+	return wait_for(d, state_of(d), false);
 }
 
 SHUNT_API int shunt_srcu_synchronize_expedited(struct shunt_srcu *d)
 {
 	look(d);
-	return wait_for(d, shunt_srcu_get_state(d), true);
+	return wait_for(d, state_of(d), true);
+}
+
+int shunt_reader_synchronize(struct shunt_srcu *d)
+{
+	if (shunt_reader_inside())
+		return -EDEADLK;
+	shunt_reader_look_forked();
+	return wait_for(d, state_of(d), false);
 }
 
 /* --- the library's thread ----------------------------------------------------------- */
@@ -462,7 +477,7 @@ SHUNT_API uint64_t shunt_srcu_start_poll(struct shunt_srcu *d)
 	bool kick;
 
 	look_work(d);
-	state = shunt_srcu_get_state(d);
+	state = state_of(d);
 	lock_work();
 	if (d->wanted < state)
 		d->wanted = state;
@@ -514,7 +529,7 @@ static uint64_t next_state(struct shunt_srcu *d, struct shunt_srcu **next)
 	if (!d->waiting && d->incoming) {
 		d->waiting = d->incoming;
 		d->incoming = NULL;
-		d->due = shunt_srcu_get_state(d);
+		d->due = state_of(d);
 	}
 	if (d->waiting)
 		state = d->due;

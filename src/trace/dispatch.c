@@ -32,8 +32,9 @@ _Static_assert(offsetof(struct shunt_ring_writer, words) == SHUNT_WRITER_WORDS, 
 _Static_assert(EMPTY(0) == SHUNT_WORD_EMPTY, "assembly");
 _Static_assert(offsetof(struct shunt_ring_writer, hi) == SHUNT_WRITER_HI, "assembly");
 _Static_assert(offsetof(struct shunt_ring_writer, written) == SHUNT_WRITER_WRITTEN, "assembly");
-_Static_assert(offsetof(struct shunt_reader, depth) == SHUNT_READER_DEPTH, "assembly");
-_Static_assert(offsetof(struct shunt_reader, frame) == SHUNT_READER_FRAME, "assembly");
+_Static_assert(offsetof(struct shunt_reader, callbacks.top) == SHUNT_READER_TOP, "assembly");
+_Static_assert(offsetof(struct shunt_srcu, word) == 0, "assembly");
+_Static_assert(offsetof(struct shunt_counts, unlock) == 16, "assembly");
 _Static_assert(offsetof(struct shunt_hook, entry) == SHUNT_HOOK_ENTRY, "assembly");
 _Static_assert(offsetof(struct shunt_hook, ops) == SHUNT_HOOK_OPS, "assembly");
 _Static_assert(offsetof(struct shunt_hook, flags) == SHUNT_HOOK_FLAGS, "assembly");
@@ -116,7 +117,8 @@ static bool signal_between(uintptr_t lo, uintptr_t hi)
 	return false;
 }
 
-#define SAME_STACK (256u << 10)
+#define SAME_STACK  (256u << 10)
+#define MOST_NESTED 4
 
 /*
  * A callback (or several) is marked as running. Whether another may start for
@@ -124,11 +126,12 @@ static bool signal_between(uintptr_t lo, uintptr_t hi)
  */
 static bool may_nest(struct shunt_reader *r, uintptr_t sp)
 {
+	struct shunt_levels *l = &r->callbacks;
 	int saved = errno;
 	bool yes = false, alt = shunt_on_altstack(sp);
 
-	while (r->depth) {
-		uintptr_t cb = r->frame[r->depth - 1];
+	while (l->top) {
+		uintptr_t cb = shunt_levels_frame(l);
 
 		if (alt && !shunt_on_altstack(cb)) {
 			yes = true;
@@ -139,11 +142,10 @@ static bool may_nest(struct shunt_reader *r, uintptr_t sp)
 			break;
 		}
 		/* Below us on the same stack is nothing alive. */
-		r->depth--;
-		*(volatile uint64_t *)&r->ctr -= 1;
+		shunt_level_drop(r, l, &shunt_callbacks);
 	}
 	errno = saved;
-	return !r->depth || (yes && r->depth < 4);
+	return !l->top || (yes && shunt_levels_depth(l) < MOST_NESTED);
 }
 
 /*
@@ -154,10 +156,10 @@ bool shunt_dispatch_inside(uintptr_t sp)
 {
 	struct shunt_reader *r = shunt_reader_self;
 
-	if (!r || !r->depth)
+	if (!r || !r->callbacks.top)
 		return false;
 	may_nest(r, sp);
-	return r->depth;
+	return r->callbacks.top;
 }
 
 /* --- callbacks ---------------------------------------------------------- */
@@ -239,8 +241,6 @@ static inline struct shunt_hook *hook_at(struct shunt_hook *const *place)
 
 struct section {
 	struct shunt_reader *r;
-	struct event *outer;
-	uint32_t depth;
 };
 
 /* False: no callback for this one. */
@@ -253,20 +253,16 @@ static inline bool section_begin(struct section *s, uintptr_t sp)
 		if (!r)
 			return false;
 	}
-	if (__builtin_expect(r->depth, 0) && !may_nest(r, sp))
+	if (__builtin_expect(r->callbacks.top != 0, 0) && !may_nest(r, sp))
 		return false;
 	s->r = r;
-	s->depth = r->depth;
-	shunt_reader_enter(r);
-	r->frame[s->depth] = sp;
-	*(volatile uint32_t *)&r->depth = s->depth + 1;
+	shunt_level_enter(r, &r->callbacks, &shunt_callbacks, sp);
 	return true;
 }
 
 static inline void section_end(struct section *s)
 {
-	*(volatile uint32_t *)&s->r->depth = s->depth;
-	shunt_reader_leave(s->r);
+	shunt_level_leave(s->r, &s->r->callbacks);
 }
 
 /* All cases: the recorder, depth limits, changes under way. */

@@ -293,7 +293,7 @@ SHUNT_API int shunt_ftrace_unregister(struct shunt_ftrace_ops *ops)
 	shunt_change_done(&c);
 	if (r)
 		return r;
-	shunt_reader_synchronize();
+	shunt_reader_synchronize(&shunt_callbacks);
 	user_free(ops);
 	return 0;
 }

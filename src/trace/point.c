@@ -48,26 +48,22 @@ SHUNT_API const char *shunt_trace_error(void)
 /* --- sections ------------------------------------------------------------------------ */
 
 /*
- * A signal handler may have jumped away from the middle of a section, for siglongjmp()
- * asks nobody. A section whose frame is not above `sp` on its stack is such a one.
- *
- * `npoints` is raised before the section is entered and lowered after it is left, so
- * whatever instruction the jump was at, the nesting is at most that.
+ * A signal handler may have jumped away from the middle of a section. One whose frame is not above
+ * `sp` on its stack is such a one.
  */
 __attribute__((noinline, cold)) static void forget_left(struct shunt_reader *r, uintptr_t sp)
 {
+	struct shunt_levels *l = &r->points;
 	int saved = errno;
 	bool alt = shunt_on_altstack(sp);
 
-	while (r->npoints && r->npoints <= 8) {
-		uintptr_t at = r->point[r->npoints - 1];
+	while (l->top) {
+		uintptr_t at = shunt_levels_frame(l);
 
 		if (sp < at || (alt && !shunt_on_altstack(at)))
 			break;
-		*(volatile uint32_t *)&r->npoints = r->npoints - 1;
+		shunt_level_drop(r, l, &shunt_points);
 	}
-	if ((r->points & SHUNT_READER_NEST) > r->npoints)
-		*(volatile uint64_t *)&r->points = (r->points & ~SHUNT_READER_NEST) | r->npoints;
 	errno = saved;
 }
 
@@ -80,25 +76,21 @@ static inline struct shunt_reader *enter(uintptr_t sp)
 		r = shunt_reader_get();
 	if (!r)
 		return NULL;
-	if (__builtin_expect(r->npoints || r->points & SHUNT_READER_NEST, 0))
+	if (__builtin_expect(r->points.top != 0, 0))
 		forget_left(r, sp);
-	if (r->npoints < 8)
-		r->point[r->npoints] = sp;
-	*(volatile uint32_t *)&r->npoints = r->npoints + 1;
-	shunt_section_enter(&r->points);
+	shunt_level_enter(r, &r->points, &shunt_points, sp);
 	return r;
 }
 
 static inline void leave(struct shunt_reader *r)
 {
-	shunt_section_leave(&r->points);
-	*(volatile uint32_t *)&r->npoints = r->npoints - 1;
+	shunt_level_leave(r, &r->points);
 }
 
 /* Whether the caller, whose frame is at `sp`, is called by a probe. */
 static bool inside(uintptr_t sp)
 {
-	if (shunt_reader_self && (shunt_reader_self->npoints || shunt_reader_self->points & SHUNT_READER_NEST))
+	if (shunt_reader_self && shunt_reader_self->points.top)
 		forget_left(shunt_reader_self, sp);
 	return shunt_reader_inside();
 }
@@ -158,7 +150,7 @@ SHUNT_API const struct shunt_probe *shunt_point_enter(const struct shunt_point *
 
 SHUNT_API void shunt_point_leave(void)
 {
-	if (shunt_reader_self)
+	if (shunt_reader_self && shunt_reader_self->points.top)
 		leave(shunt_reader_self);
 }
 
@@ -183,7 +175,7 @@ static void free_later(void *old, bool wait)
 		return;
 	g = __atomic_exchange_n(&later, NULL, __ATOMIC_SEQ_CST);
 	/* Another thread may have taken ours, and still be waiting. */
-	if ((!g && !wait) || shunt_reader_synchronize())
+	if ((!g && !wait) || shunt_reader_synchronize(&shunt_points))
 		return;
 	while (g) {
 		struct garbage *next = g->next;
@@ -388,7 +380,7 @@ static int grant_all(struct wish *w, size_t n, const struct rule *r)
 static void free_filters(const void **old, size_t n)
 {
 	/* Also without filters: nobody writes any more into a ring that is closed next. */
-	if (inside(HERE) || shunt_reader_synchronize())
+	if (inside(HERE) || shunt_reader_synchronize(&shunt_points))
 		return; /* in a probe: lost */
 	for (size_t i = 0; i < n; i++)
 		shunt_filter_free(old[i]);

@@ -594,7 +594,7 @@ void shunt_change_done(struct shunt_change *c)
 
 	for (size_t k = 0; k < c->n; k++)
 		lists |= c->wishes[k].old_hook && c->wishes[k].old_hook->n > 1;
-	if (lists && shunt_reader_synchronize() == 0)
+	if (lists && shunt_reader_synchronize(&shunt_callbacks) == 0)
 		for (size_t k = 0; k < c->n; k++)
 			hook_free(c->wishes[k].old_hook);
 	/* From inside a callback nothing can be waited for: they are left. */

@@ -34,7 +34,7 @@
 	.hidden shunt_record_entry, shunt_call_entry_gpr, shunt_call_entry_vec
 	.hidden shunt_trace_writer, shunt_stub_make, shunt_record_put, shunt_tail_exit
 	.hidden shunt_call_entry, shunt_call_exit, shunt_vector_kind
-	.hidden shunt_reader_self, shunt_reader_phase, shunt_reader_fence
+	.hidden shunt_reader_self, shunt_callbacks, shunt_reader_fence
 
 /*
  * Calls with every vector register kept that the processor and the kernel have
@@ -461,7 +461,7 @@ shunt_call_entry_gpr:
 	mov	-8*SHUNT_SLOT_HEADER(%rdx,%rcx), %rdx	/* the hook */
 	test	%rbp, %rbp
 	jz	.Lgpr_slow
-	cmpl	$0, SHUNT_READER_DEPTH(%rbp)
+	cmpq	$0, SHUNT_READER_TOP(%rbp)
 	jne	.Lgpr_slow
 	test	%rdx, %rdx
 	jz	.Lgpr_slow
@@ -474,12 +474,12 @@ shunt_call_entry_gpr:
 	neg	%rax
 	cmp	$SHUNT_STUB_ZONE, %rax
 	jb	.Lgpr_slow			/* a tail call */
-	/* shunt_reader_enter(): depth 0 is nesting 0 */
-	mov	shunt_reader_phase(%rip), %rax
-	inc	%rax
-	mov	%rax, (%rbp)
-	mov	%rsp, SHUNT_READER_FRAME(%rbp)
-	movl	$1, SHUNT_READER_DEPTH(%rbp)
+	/* shunt_level_enter(): the first */
+	mov	$(1 << SHUNT_LEVEL_SHIFT), %rax
+	or	%rsp, %rax
+	mov	%rax, SHUNT_READER_TOP(%rbp)
+	mov	shunt_callbacks(%rip), %r8d	/* where to count */
+	incq	(%rbp,%r8)
 	/* Again, now inside: what was read before may be gone. */
 	mov	%rdi, %rax
 	and	$-4096, %rax
@@ -495,9 +495,11 @@ shunt_call_entry_gpr:
 	neg	%rdi				/* the site */
 	mov	%rdx, %rax
 	mov	SHUNT_HOOK_OPS(%rax), %rdx
+	PUSH_REG %r8
 	call	*SHUNT_HOOK_ENTRY(%rax)
-	movl	$0, SHUNT_READER_DEPTH(%rbp)
-	decq	(%rbp)				/* shunt_reader_leave() */
+	POP_REG	%r8
+	incq	16(%rbp,%r8)			/* shunt_level_leave() */
+	movq	$0, SHUNT_READER_TOP(%rbp)
 	.cfi_remember_state
 	POP_REG	%rbp
 	POP_REG	%r11
@@ -515,8 +517,8 @@ shunt_call_entry_gpr:
 	ret
 	.cfi_restore_state
 .Lgpr_changed:
-	movl	$0, SHUNT_READER_DEPTH(%rbp)
-	decq	(%rbp)
+	incq	16(%rbp,%r8)
+	movq	$0, SHUNT_READER_TOP(%rbp)
 .Lgpr_slow:
 	mov	%rsp, %rbp
 	.cfi_def_cfa_register %rbp

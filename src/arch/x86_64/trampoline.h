@@ -71,8 +71,8 @@
 #define SHUNT_WORD_EMPTY     3
 
 /* struct shunt_reader and struct shunt_hook, checked in trace/dispatch.c */
-#define SHUNT_READER_DEPTH   8
-#define SHUNT_READER_FRAME   16
+#define SHUNT_READER_TOP     0
+#define SHUNT_LEVEL_SHIFT    48 /* the frame's address is below */
 #define SHUNT_HOOK_ENTRY     0
 #define SHUNT_HOOK_OPS	     8
 #define SHUNT_HOOK_FLAGS     16
