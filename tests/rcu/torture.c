@@ -272,24 +272,40 @@ static void clean_up(void)
 
 /*
  * The reader's count may still be in its processor's store buffer when it has loaded what to
- * read. Without a membarrier the writer would see nobody inside: this is what finds that.
+ * read. Without a membarrier the writer would see nobody inside: this is what finds that. The
+ * buffer is kept full of stores to what the other processor has just written, so that
+ * they take long.
  */
+#define FULL 48
 static SHUNT_SRCU_DEFINE(near);
 static struct {
 	_Alignas(128) uint64_t *at;
 	_Alignas(128) uint64_t thing[2];
+	struct {
+		_Alignas(128) uint64_t line;
+	} away[FULL];
 	_Alignas(128) atomic_bool stop;
 	unsigned long sections, poison;
 } close_up;
 
+static void store_all(uint64_t n)
+{
+	for (int i = 0; i < FULL; i++)
+		__atomic_store_n(&close_up.away[i].line, n, __ATOMIC_RELAXED);
+}
+
 static void *reads_closely(void *arg)
 {
 	for (; !close_up.stop; close_up.sections++) {
-		int idx = shunt_srcu_read_lock(&near);
-		const uint64_t *p = __atomic_load_n(&close_up.at, __ATOMIC_ACQUIRE);
+		const uint64_t *p;
 		bool saw = false;
+		int idx;
 
-		for (int i = 0; i < 60; i++)
+		store_all(close_up.sections);
+		idx = shunt_srcu_read_lock(&near);
+		p = __atomic_load_n(&close_up.at, __ATOMIC_ACQUIRE);
+
+		for (int i = 0; i < 2000 && !saw; i++)
 			saw |= field(p) != GOOD;
 		shunt_srcu_read_unlock(&near, idx);
 		close_up.poison += saw;
@@ -309,6 +325,7 @@ static void closely(unsigned long n)
 		uint64_t *old = close_up.at;
 
 		__atomic_store_n(&close_up.thing[i & 1], GOOD, __ATOMIC_RELEASE);
+		store_all(i);
 		__atomic_store_n(&close_up.at, &close_up.thing[i & 1], __ATOMIC_RELEASE);
 		bad += shunt_srcu_synchronize_expedited(&near) != 0;
 		__atomic_store_n(old, POISON, __ATOMIC_RELEASE);

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * jumps.c - a signal handler jumps away at every single instruction of a traced call, of its
+ * callback, of a probe: no section stays open, and the next call is seen. Also when the handler
+ * has come by the same place itself first, and when it was its callback that jumped.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <ucontext.h>
+
+#include <shunt/ftrace.h>
+#include <shunt/trace.h>
+
+#include "rcu/reader.h"
+#include "tap.h"
+#include "victim.h"
+
+SHUNT_TRACEPOINT(jumps, here, shunt_integer(int, i));
+
+static sigjmp_buf back;
+static volatile long step, due;
+static volatile bool stepping, callback_jumps;
+static volatile unsigned calls;
+static volatile int kind; /* 0: jump, 1: call, then jump, 2: its callback jumps, 3: call only */
+static void (*volatile victim)(void);
+
+static void trap(int sig, siginfo_t *info, void *uc)
+{
+	ucontext_t *u = uc;
+
+	(void)sig;
+	(void)info;
+	u->uc_mcontext.gregs[REG_EFL] &= ~0x100L;
+	if (!stepping)
+		return;
+	if (++step != due) {
+		u->uc_mcontext.gregs[REG_EFL] |= 0x100;
+		return;
+	}
+	stepping = false;
+	callback_jumps = kind == 2;
+	if (kind)
+		victim();
+	callback_jumps = false;
+	if (kind != 3)
+		siglongjmp(back, 1);
+}
+
+static void flag(void)
+{
+	__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushf\n\torl $0x100, (%%rsp)\n\tpopf\n\t"
+			 "lea 128(%%rsp), %%rsp"
+			 :
+			 :
+			 : "cc", "memory");
+}
+
+static void called(void)
+{
+	calls++;
+	if (callback_jumps) {
+		callback_jumps = false;
+		siglongjmp(back, 1);
+	}
+}
+
+static void on_entry(uintptr_t ip, uintptr_t parent, struct shunt_ftrace_ops *ops)
+{
+	(void)ip;
+	(void)parent;
+	(void)ops;
+	called();
+}
+
+static void on_here(int i, void *data)
+{
+	(void)i;
+	(void)data;
+	called();
+}
+
+static void call_leaf(void)
+{
+	v_leaf(1);
+}
+
+static void pass_here(void)
+{
+	shunt_trace(jumps, here, 1);
+}
+
+/* Ordinary ones: each is seen, and they find what was left. */
+static bool all_is_well(unsigned each)
+{
+	unsigned before = calls;
+
+	victim();
+	victim();
+	return calls == before + 2 * each && !shunt_reader_inside() &&
+	       !shunt_reader_self->callbacks.top && !shunt_reader_self->points.top;
+}
+
+/* Deeper in the stack than the ordinary ones: those must be above what was left to find it. */
+static __attribute__((noinline)) void stepped(void)
+{
+	volatile char room[512];
+
+	room[0] = 0;
+	stepping = true;
+	flag();
+	victim();
+	stepping = false;
+	room[1] = room[0];
+}
+
+static void every_instruction(void (*fn)(void), unsigned each, const char *name)
+{
+	static const char *const kinds[] = {"jumps away", "comes by, then jumps away",
+		"comes by, and its callback jumps away", "comes by"};
+	struct sigaction sa = {.sa_sigaction = trap, .sa_flags = SA_SIGINFO | SA_NODEFER}, old;
+	static volatile long bad, n;
+
+	victim = fn;
+	victim();
+	sigaction(SIGTRAP, &sa, &old);
+	for (kind = 0; kind < 4; kind++) {
+		bad = n = 0;
+		for (due = 1; !n && due < 5000; due++) {
+			step = 0;
+			if (!sigsetjmp(back, 1))
+				stepped();
+			stepping = false;
+			if (step < due)
+				n = due;
+			bad += !all_is_well(each);
+		}
+		ok(n > 20 && !bad, "%s: a handler %s at each of %ld instructions (%ld)", name,
+			kinds[kind], n, bad);
+	}
+	sigaction(SIGTRAP, &old, NULL);
+}
+
+static void traced(struct shunt_ftrace_ops *ops, unsigned each, const char *name)
+{
+	shunt_ftrace_filter(ops, "v_leaf");
+	if (!ok(!shunt_ftrace_register(ops), "%s: registered", name))
+		return;
+	every_instruction(call_leaf, each, name);
+	ok(!shunt_ftrace_unregister(ops), "%s: nobody is waited for", name);
+}
+
+int main(void)
+{
+	struct shunt_ftrace_ops plain = {.entry = on_entry, .flags = SHUNT_FTRACE_GENERAL_REGS};
+	struct shunt_ftrace_ops both = {.entry = on_entry, .exit = on_entry};
+
+	alarm(100);
+	traced(&plain, 1, "assembly");
+	traced(&both, 2, "entry and exit");
+	shunt_probe_register(jumps, here, on_here, NULL);
+	every_instruction(pass_here, 1, "probe");
+	ok(!shunt_probe_unregister(jumps, here, on_here, NULL), "probe: nobody is waited for");
+	return done();
+}
