@@ -5,10 +5,13 @@
  * has come by the same place itself first, and when it was its callback that jumped.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <shunt/ftrace.h>
 #include <shunt/trace.h>
@@ -151,6 +154,41 @@ static void traced(struct shunt_ftrace_ops *ops, unsigned each, const char *name
 	ok(!shunt_ftrace_unregister(ops), "%s: nobody is waited for", name);
 }
 
+/* --- threads that end in there ---------------------------------------------------- */
+
+static volatile bool ends;
+
+static void on_entry_end(uintptr_t ip, uintptr_t parent, struct shunt_ftrace_ops *ops)
+{
+	(void)ip;
+	(void)parent;
+	(void)ops;
+	if (ends)
+		syscall(SYS_exit, 0);
+}
+
+static void *ends_inside(void *arg)
+{
+	ends = true;
+	v_leaf(1);
+	return arg;
+}
+
+static void ending(void)
+{
+	struct shunt_ftrace_ops ops = {.entry = on_entry_end};
+	pthread_t t;
+
+	shunt_ftrace_filter(&ops, "v_leaf");
+	shunt_ftrace_register(&ops);
+	for (int i = 0; i < 3; i++) {
+		pthread_create(&t, NULL, ends_inside, NULL);
+		pthread_join(t, NULL);
+		ends = false;
+	}
+	ok(!shunt_ftrace_unregister(&ops), "threads that ended in a callback are not waited for");
+}
+
 int main(void)
 {
 	struct shunt_ftrace_ops plain = {.entry = on_entry, .flags = SHUNT_FTRACE_GENERAL_REGS};
@@ -162,5 +200,6 @@ int main(void)
 	shunt_probe_register(jumps, here, on_here, NULL);
 	every_instruction(pass_here, 1, "probe");
 	ok(!shunt_probe_unregister(jumps, here, on_here, NULL), "probe: nobody is waited for");
+	ending();
 	return done();
 }
