@@ -22,12 +22,36 @@
 
 SHUNT_TRACEPOINT(jumps, here, shunt_integer(int, i));
 
-static sigjmp_buf back;
+static sigjmp_buf back, inner;
 static volatile long step, due;
 static volatile bool stepping, callback_jumps;
 static volatile unsigned calls;
-static volatile int kind; /* 0: jump, 1: call, then jump, 2: its callback jumps, 3: call only */
+static volatile int kind; /* 0: jump, 1: call, then jump, 2: its callback jumps, 3: call only,
+			  4: its callback jumps, but only back into the handler */
 static void (*volatile victim)(void);
+
+static void flag(void)
+{
+	__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushf\n\torl $0x100, (%%rsp)\n\tpopf\n\t"
+			 "lea 128(%%rsp), %%rsp"
+			 :
+			 :
+			 : "cc", "memory");
+}
+
+/* Deeper in the stack than ordinary ones: those must be above what was left to find it. */
+static __attribute__((noinline)) void deeper(bool step_through)
+{
+	volatile char room[512];
+
+	room[0] = 0;
+	stepping = step_through;
+	if (stepping)
+		flag();
+	victim();
+	stepping = false;
+	room[1] = room[0];
+}
 
 static void trap(int sig, siginfo_t *info, void *uc)
 {
@@ -43,21 +67,15 @@ static void trap(int sig, siginfo_t *info, void *uc)
 		return;
 	}
 	stepping = false;
+	callback_jumps = kind == 2 || kind == 4;
+	if (kind == 4 && !sigsetjmp(inner, 0))
+		deeper(false);
 	callback_jumps = kind == 2;
 	if (kind)
 		victim();
 	callback_jumps = false;
-	if (kind != 3)
+	if (kind < 3)
 		siglongjmp(back, 1);
-}
-
-static void flag(void)
-{
-	__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushf\n\torl $0x100, (%%rsp)\n\tpopf\n\t"
-			 "lea 128(%%rsp), %%rsp"
-			 :
-			 :
-			 : "cc", "memory");
 }
 
 static void called(void)
@@ -65,7 +83,7 @@ static void called(void)
 	calls++;
 	if (callback_jumps) {
 		callback_jumps = false;
-		siglongjmp(back, 1);
+		siglongjmp(kind == 4 ? inner : back, 1);
 	}
 }
 
@@ -105,52 +123,45 @@ static bool all_is_well(unsigned each)
 	       !shunt_reader_self->callbacks.top && !shunt_reader_self->points.top;
 }
 
-/* Deeper in the stack than the ordinary ones: those must be above what was left to find it. */
-static __attribute__((noinline)) void stepped(void)
-{
-	volatile char room[512];
+/* `stride`: at one in so many instructions, others for each kind; 1 with an argument to main(). */
+static bool thorough;
 
-	room[0] = 0;
-	stepping = true;
-	flag();
-	victim();
-	stepping = false;
-	room[1] = room[0];
-}
-
-static void every_instruction(void (*fn)(void), unsigned each, const char *name)
+static void every_instruction(void (*fn)(void), unsigned each, int stride, const char *name)
 {
 	static const char *const kinds[] = {"jumps away", "comes by, then jumps away",
-		"comes by, and its callback jumps away", "comes by"};
+		"comes by, and its callback jumps away", "comes by",
+		"comes by, and its callback jumps back into it"};
 	struct sigaction sa = {.sa_sigaction = trap, .sa_flags = SA_SIGINFO | SA_NODEFER}, old;
 	static volatile long bad, n;
 
 	victim = fn;
 	victim();
 	sigaction(SIGTRAP, &sa, &old);
-	for (kind = 0; kind < 4; kind++) {
+	for (kind = 0; kind < 5; kind++) {
 		bad = n = 0;
-		for (due = 1; !n && due < 5000; due++) {
+		stride = thorough ? 1 : stride;
+		for (due = 1 + kind % stride; !n && due < 5000; due += stride) {
 			step = 0;
 			if (!sigsetjmp(back, 1))
-				stepped();
+				deeper(true);
 			stepping = false;
 			if (step < due)
 				n = due;
 			bad += !all_is_well(each);
 		}
-		ok(n > 20 && !bad, "%s: a handler %s at each of %ld instructions (%ld)", name,
-			kinds[kind], n, bad);
+		ok(n > 20 && !bad, "%s: a handler %s at every %d. of %ld instructions (%ld)", name,
+			kinds[kind], stride, n, bad);
 	}
 	sigaction(SIGTRAP, &old, NULL);
 }
 
-static void traced(struct shunt_ftrace_ops *ops, unsigned each, const char *name)
+static void traced(struct shunt_ftrace_ops *ops, unsigned each, int stride,
+	const char *name)
 {
 	shunt_ftrace_filter(ops, "v_leaf");
 	if (!ok(!shunt_ftrace_register(ops), "%s: registered", name))
 		return;
-	every_instruction(call_leaf, each, name);
+	every_instruction(call_leaf, each, stride, name);
 	ok(!shunt_ftrace_unregister(ops), "%s: nobody is waited for", name);
 }
 
@@ -189,16 +200,18 @@ static void ending(void)
 	ok(!shunt_ftrace_unregister(&ops), "threads that ended in a callback are not waited for");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	struct shunt_ftrace_ops plain = {.entry = on_entry, .flags = SHUNT_FTRACE_GENERAL_REGS};
 	struct shunt_ftrace_ops both = {.entry = on_entry, .exit = on_entry};
 
+	(void)argv;
+	thorough = argc > 1;
 	alarm(100);
-	traced(&plain, 1, "assembly");
-	traced(&both, 2, "entry and exit");
+	traced(&plain, 1, 1, "assembly");
+	traced(&both, 2, 5, "entry and exit");
 	shunt_probe_register(jumps, here, on_here, NULL);
-	every_instruction(pass_here, 1, "probe");
+	every_instruction(pass_here, 1, 1, "probe");
 	ok(!shunt_probe_unregister(jumps, here, on_here, NULL), "probe: nobody is waited for");
 	ending();
 	return done();
