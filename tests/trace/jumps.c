@@ -123,23 +123,24 @@ static bool all_is_well(unsigned each)
 	       !shunt_reader_self->callbacks.top && !shunt_reader_self->points.top;
 }
 
-/* `stride`: at one in so many instructions, others for each kind; 1 with an argument to main(). */
+/* At one in so many instructions, others for each kind; at all with an argument to main(). */
 static bool thorough;
 
-static void every_instruction(void (*fn)(void), unsigned each, int stride, const char *name)
+static void every_instruction(void (*fn)(void), unsigned each, int apart, const char *name)
 {
 	static const char *const kinds[] = {"jumps away", "comes by, then jumps away",
 		"comes by, and its callback jumps away", "comes by",
 		"comes by, and its callback jumps back into it"};
 	struct sigaction sa = {.sa_sigaction = trap, .sa_flags = SA_SIGINFO | SA_NODEFER}, old;
-	static volatile long bad, n;
+	static volatile long bad, n, stride;
+
+	stride = thorough ? 1 : apart;
 
 	victim = fn;
 	victim();
 	sigaction(SIGTRAP, &sa, &old);
 	for (kind = 0; kind < 5; kind++) {
 		bad = n = 0;
-		stride = thorough ? 1 : stride;
 		for (due = 1 + kind % stride; !n && due < 5000; due += stride) {
 			step = 0;
 			if (!sigsetjmp(back, 1))
@@ -149,7 +150,7 @@ static void every_instruction(void (*fn)(void), unsigned each, int stride, const
 				n = due;
 			bad += !all_is_well(each);
 		}
-		ok(n > 20 && !bad, "%s: a handler %s at every %d. of %ld instructions (%ld)", name,
+		ok(n > 20 && !bad, "%s: a handler %s at every %ld. of %ld instructions (%ld)", name,
 			kinds[kind], stride, n, bad);
 	}
 	sigaction(SIGTRAP, &old, NULL);
