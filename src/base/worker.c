@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "arch/x86_64/text_sys.h"
+#include "base/hold.h"
 #include "base/worker.h"
 
 static __thread const struct shunt_worker *self;
@@ -37,18 +38,18 @@ static void *run(void *arg)
 
 static int start(struct shunt_worker *w)
 {
-	sigset_t all, before;
+	sigset_t before;
 	pthread_attr_t attr;
 	pthread_t thread;
 	int r;
 
-	sigfillset(&all);
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, 256 << 10);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
+	/* The thread has this mask, too: a breakpoint in its way must not kill it. */
+	shunt_hold_signals(&before);
 	r = pthread_create(&thread, &attr, run, w);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	shunt_release_signals(&before);
 	pthread_attr_destroy(&attr);
 	return -r;
 }
@@ -74,18 +75,17 @@ static bool claim(struct shunt_worker *w, int32_t process)
 int shunt_worker_kick(struct shunt_worker *w)
 {
 	int32_t process = (int32_t)getpid();
-	sigset_t all, before;
+	sigset_t before;
 	int r = 0;
 
 	__atomic_add_fetch(&w->kicks, 1, __ATOMIC_RELEASE);
 	if (__atomic_load_n(&w->process, __ATOMIC_ACQUIRE) != process) {
-		sigfillset(&all);
-		pthread_sigmask(SIG_BLOCK, &all, &before);
+		shunt_hold_signals(&before);
 		if (claim(w, process)) {
 			r = start(w);
 			__atomic_store_n(&w->process, r ? 0 : process, __ATOMIC_RELEASE);
 		}
-		pthread_sigmask(SIG_SETMASK, &before, NULL);
+		shunt_release_signals(&before);
 	}
 	shunt_sys(SYS_futex, &w->kicks, FUTEX_WAKE_PRIVATE, 1);
 	return r;

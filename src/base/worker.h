@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * worker.h - a background thread of the library's own, started when it is first
- * needed. It holds back all signals, has a small stack, and is gone in a fork
+ * needed. It holds back all signals but the synchronous ones, has a small stack, and is gone in a fork
  * child until somebody kicks it there.
  */
 #ifndef SHUNT_BASE_WORKER_H
