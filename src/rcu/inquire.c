@@ -104,7 +104,7 @@ static int install(int sig)
 		.handler = (uintptr_t)handler,
 		.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | SA_RESTORER_,
 		.restorer = (uintptr_t)shunt_sigreturn,
-		.mask = ~0ull,
+		.mask = ~(1ull << (SIGTRAP - 1)),
 	};
 	int r = action(sig, NULL, &now);
 
