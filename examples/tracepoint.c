@@ -60,7 +60,7 @@ int main(int argc, char **argv)
 
 	if (argc > 1)
 		n = strtoul(argv[1], NULL, 10);
-	err = shunt_probe_register(net, packet, add, &bytes);
+	err = shunt_trace_register(net, packet, add, &bytes);
 	if (err) {
 		fprintf(stderr, "net:packet: %s\n", strerror(-err));
 		return 1;
@@ -69,7 +69,7 @@ int main(int argc, char **argv)
 	pthread_create(&t[1], NULL, sender, "lo");
 	pthread_join(t[0], NULL);
 	pthread_join(t[1], NULL);
-	if (shunt_probe_unregister(net, packet, add, &bytes))
+	if (shunt_trace_unregister(net, packet, add, &bytes))
 		return 1;
 	for (unsigned long i = 0; i < n; i++)
 		want += 2 * (i % 1500);

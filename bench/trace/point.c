@@ -109,10 +109,10 @@ int main(void)
 	shunt_trace_enable("bench:two", "b == 8", ring);
 	printf("point.filtered_out %.2f ns\n", per_call(points) - loop);
 	shunt_trace_disable("bench:two");
-	if (shunt_probe_register(bench, two, probe, &sum))
+	if (shunt_trace_register(bench, two, probe, &sum))
 		return 1;
 	printf("point.probe %.2f ns\n", per_call(points) - loop);
-	shunt_probe_unregister(bench, two, probe, &sum);
+	shunt_trace_unregister(bench, two, probe, &sum);
 	shunt_ring_close(ring);
 	return 0;
 }

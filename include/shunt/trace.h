@@ -15,7 +15,7 @@
  *     shunt_enumeration(type, name, labels)        its fields, 12 at most
  *   shunt_trace(provider, name, value, ...)	  the place
  *   SHUNT_MARK(name), shunt_mark(name, "format", ...)  the same, printf's way
- *   shunt_probe_register(provider, name, function, data), shunt_probe_unregister(...)
+ *   shunt_trace_register(provider, name, function, data), shunt_trace_unregister(...)
  *   shunt_point_on(provider, name)		  does anybody ask, for costly arguments
  *   shunt_trace_enable(glob, filter, ring), shunt_trace_disable(glob)
  *
@@ -34,10 +34,10 @@
  *	int main(void)
  *	{
  *		shunt_trace(net, packet, 1, "nobody listens");
- *		if (shunt_probe_register(net, packet, count, &bytes))
+ *		if (shunt_trace_register(net, packet, count, &bytes))
  *			return 1;
  *		shunt_trace(net, packet, 1500, "eth0");
- *		return shunt_probe_unregister(net, packet, count, &bytes) || bytes != 1500;
+ *		return shunt_trace_unregister(net, packet, count, &bytes) || bytes != 1500;
  *	}
  *
  * How it works: docs/tracepoints.md.
@@ -88,7 +88,7 @@ struct shunt_field {
 	const struct shunt_label *labels; /* of an enumeration; ends with a NULL name */
 };
 
-struct shunt_probe {
+struct shunt_point_probe {
 	void (*fn)(void);
 	void *data;
 };
@@ -104,7 +104,7 @@ struct shunt_point {
 	uint32_t id;	    /* of its events; 0: not known yet */
 	uint32_t recording; /* 1: writes into the ring */
 	uint32_t linked;
-	const struct shunt_probe *probes; /* ends with a NULL function; NULL: none */
+	const struct shunt_point_probe *probes; /* ends with a NULL function; NULL: none */
 	const struct shunt_filter *filter;
 	struct shunt_ring *ring;
 	struct shunt_point *next;
@@ -113,13 +113,13 @@ struct shunt_point {
 
 /* For shunt_trace() only. Any context. */
 SHUNT_API void shunt_point_write(const struct shunt_point *point, const void *data, size_t len);
-SHUNT_API const struct shunt_probe *shunt_point_enter(const struct shunt_point *point);
+SHUNT_API const struct shunt_point_probe *shunt_point_enter(const struct shunt_point *point);
 SHUNT_API void shunt_point_leave(void);
 SHUNT_API void shunt_mark_write(const struct shunt_point *point, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
 /*
- * For shunt_probe_register() and its counterpart. A probe is called on each thread that
+ * For shunt_trace_register() and its counterpart. A probe is called on each thread that
  * comes by, in signal handlers too, with the fields and its data; several are called in
  * the order of their registration. Any thread at any time, in a probe too (but see
  * below); not in signal handlers. Blocks, allocates. 0; -EEXIST: the same function and
@@ -272,18 +272,18 @@ __attribute__((unused)) static inline unsigned char *shunt_store_sequence_(unsig
 #define SHUNT_POINT_KEY_(id) \
 	extern SHUNT_WEAK_ struct shunt_key_false shunt_point_key_##id; \
 	SHUNT_WEAK_ struct shunt_key_false shunt_point_key_##id(#id);
-#define SHUNT_POINT_CAST_(id, fn) static_cast<shunt_probe_##id *>(fn)
+#define SHUNT_POINT_CAST_(id, fn) static_cast<shunt_point_fn_##id *>(fn)
 #else
 #define SHUNT_POINT_KEY_(id) \
 	SHUNT_WEAK_ struct shunt_key_false shunt_point_key_##id = SHUNT_KEY_VALUE_(id, 0); \
 	static struct shunt_key *const volatile shunt_ref_shunt_point_key_##id __attribute__((unused)) = \
 		&shunt_point_key_##id.key;
-#define SHUNT_POINT_CAST_(id, fn) _Generic((fn), shunt_probe_##id *: (fn))
+#define SHUNT_POINT_CAST_(id, fn) _Generic((fn), shunt_point_fn_##id *: (fn))
 #endif
 
 #define SHUNT_TRACEPOINT__(each, n, provider, name, ...) \
 	SHUNT_POINT_(provider##_##name, #provider, #name, n, each(SHUNT_DESC_, __VA_ARGS__)) \
-	typedef void shunt_probe_##provider##_##name(each(SHUNT_PARAM_, __VA_ARGS__) void *shunt_data_); \
+	typedef void shunt_point_fn_##provider##_##name(each(SHUNT_PARAM_, __VA_ARGS__) void *shunt_data_); \
 	SHUNT_STATIC_ASSERT_((1 each(SHUNT_PLAIN_, __VA_ARGS__)), \
 		"shunt: a field's type is a scalar of 1, 2, 4 or 8 bytes; a real one of 4 or 8"); \
 	SHUNT_STATIC_ASSERT_((0 each(SHUNT_SIZE_, __VA_ARGS__)) <= 4000, \
@@ -292,7 +292,7 @@ __attribute__((unused)) static inline unsigned char *shunt_store_sequence_(unsig
 		each(SHUNT_PARAM_, __VA_ARGS__) int shunt_end_) \
 	{ \
 		struct shunt_point *shunt_p_ = &shunt_point_##provider##_##name; \
-		const struct shunt_probe *shunt_q_; \
+		const struct shunt_point_probe *shunt_q_; \
 		(void)shunt_end_; \
 		if (__atomic_load_n(&shunt_p_->recording, __ATOMIC_RELAXED)) { \
 			unsigned char shunt_data_[1 each(SHUNT_SIZE_, __VA_ARGS__)], *shunt_at_ = shunt_data_; \
@@ -303,12 +303,12 @@ __attribute__((unused)) static inline unsigned char *shunt_store_sequence_(unsig
 		if (!__atomic_load_n(&shunt_p_->probes, __ATOMIC_RELAXED)) \
 			return; \
 		for (shunt_q_ = shunt_point_enter(shunt_p_); shunt_q_ && shunt_q_->fn; shunt_q_++) \
-			((shunt_probe_##provider##_##name *)shunt_q_->fn)( \
+			((shunt_point_fn_##provider##_##name *)shunt_q_->fn)( \
 				each(SHUNT_ARG_, __VA_ARGS__) shunt_q_->data); \
 		shunt_point_leave(); \
 	} \
 	__attribute__((unused)) static inline int shunt_point_probe_##provider##_##name( \
-		shunt_probe_##provider##_##name *fn, void *data, int on) \
+		shunt_point_fn_##provider##_##name *fn, void *data, int on) \
 	{ \
 		return on ? shunt_point_register(&shunt_point_##provider##_##name, (void (*)(void))fn, data) \
 			  : shunt_point_unregister(&shunt_point_##provider##_##name, (void (*)(void))fn, \
@@ -340,9 +340,9 @@ __attribute__((unused)) static inline unsigned char *shunt_store_sequence_(unsig
 #define shunt_point_on(provider, name) shunt_key_unlikely(shunt_point_key_##provider##_##name)
 
 /* As shunt_point_register(). A function with other parameters does not compile. */
-#define shunt_probe_register(provider, name, fn, data) \
+#define shunt_trace_register(provider, name, fn, data) \
 	shunt_point_probe_##provider##_##name(SHUNT_POINT_CAST_(provider##_##name, fn), data, 1)
-#define shunt_probe_unregister(provider, name, fn, data) \
+#define shunt_trace_unregister(provider, name, fn, data) \
 	shunt_point_probe_##provider##_##name(SHUNT_POINT_CAST_(provider##_##name, fn), data, 0)
 
 /*

@@ -106,7 +106,7 @@ static int list_point(const struct shunt_point *p, void *arg)
 {
 	struct listing *l = arg;
 	char object[128], name[256], raw[256], filter[512], fields[1400];
-	const struct shunt_probe *q = p->probes;
+	const struct shunt_point_probe *q = p->probes;
 	uint32_t at = l->at++;
 	unsigned probes = 0;
 

@@ -143,7 +143,7 @@ SHUNT_API void shunt_mark_write(const struct shunt_point *p, const char *format,
 
 /* --- probes ------------------------------------------------------------------------- */
 
-SHUNT_API const struct shunt_probe *shunt_point_enter(const struct shunt_point *p)
+SHUNT_API const struct shunt_point_probe *shunt_point_enter(const struct shunt_point *p)
 {
 	return enter(HERE) ? __atomic_load_n(&p->probes, __ATOMIC_ACQUIRE) : NULL;
 }
@@ -185,7 +185,7 @@ static void free_later(void *old, bool wait)
 	}
 }
 
-static size_t count_probes(const struct shunt_probe *q)
+static size_t count_probes(const struct shunt_point_probe *q)
 {
 	size_t n = 0;
 
@@ -194,7 +194,7 @@ static size_t count_probes(const struct shunt_probe *q)
 	return n;
 }
 
-static size_t find_probe(const struct shunt_probe *q, void (*fn)(void), void *data)
+static size_t find_probe(const struct shunt_point_probe *q, void (*fn)(void), void *data)
 {
 	size_t i = 0;
 
@@ -211,10 +211,10 @@ static int count_key(struct shunt_point *p, int by)
 }
 
 /* The same but one more or less. NULL: none, or (with *err) no memory. */
-static struct shunt_probe *changed(const struct shunt_probe *old, size_t n, size_t without,
-	const struct shunt_probe *with, int *err)
+static struct shunt_point_probe *changed(const struct shunt_point_probe *old, size_t n, size_t without,
+	const struct shunt_point_probe *with, int *err)
 {
-	struct shunt_probe *q;
+	struct shunt_point_probe *q;
 	size_t k = 0;
 
 	*err = 0;
@@ -236,8 +236,8 @@ static struct shunt_probe *changed(const struct shunt_probe *old, size_t n, size
 
 SHUNT_API int shunt_point_register(struct shunt_point *p, void (*fn)(void), void *data)
 {
-	const struct shunt_probe one = {fn, data}, *old;
-	struct shunt_probe *q;
+	const struct shunt_point_probe one = {fn, data}, *old;
+	struct shunt_point_probe *q;
 	size_t n;
 	int err;
 
@@ -259,8 +259,8 @@ SHUNT_API int shunt_point_register(struct shunt_point *p, void (*fn)(void), void
 
 SHUNT_API int shunt_point_unregister(struct shunt_point *p, void (*fn)(void), void *data)
 {
-	const struct shunt_probe *old;
-	struct shunt_probe *q = NULL;
+	const struct shunt_point_probe *old;
+	struct shunt_point_probe *q = NULL;
 	size_t n, i;
 	int err;
 
@@ -535,7 +535,7 @@ static void apply_rules(struct shunt_point *p)
  * their code: so it is freed when the next object comes. */
 struct retired {
 	struct retired *next;
-	const struct shunt_probe *probes;
+	const struct shunt_point_probe *probes;
 	const struct shunt_filter *filter;
 };
 static struct retired *retired;

@@ -367,10 +367,10 @@ static void points(void)
 	shunt_trace(uses, hit, arg(5), RED, "near", NULL, 0);
 	shunt_mark(here, "%d", arg(1));
 	ok(!hits && !args && !shunt_point_on(uses, hit), "a tracepoint that is off");
-	ok(!shunt_probe_register(uses, hit, hit, &hits) && shunt_point_on(uses, hit), "a probe");
+	ok(!shunt_trace_register(uses, hit, hit, &hits) && shunt_point_on(uses, hit), "a probe");
 	shunt_trace(uses, hit, arg(5), RED, "near", NULL, 0);
 	far_hit(5); /* in another object its own */
-	ok(args == 1 && (hits == 1 || hits == 2) && !shunt_probe_unregister(uses, hit, hit, &hits),
+	ok(args == 1 && (hits == 1 || hits == 2) && !shunt_trace_unregister(uses, hit, hit, &hits),
 		"is called");
 	shunt_trace(uses, hit, arg(5), RED, "near", NULL, 0);
 	ok(args == 1 && hits <= 2, "and not any more");

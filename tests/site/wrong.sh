@@ -44,7 +44,7 @@ refuses 'too few arguments|requires' "$points void f(void) { shunt_trace(a, b, 1
 refuses 'too many arguments|requires' "$points void f(void) { shunt_trace(a, b, 1, \"\", 2); }"
 refuses 'incompatible|conver|makes pointer' "$points void f(void) { shunt_trace(a, b, 1, 1.5); }"
 refuses '_Generic|static_cast' \
-	"$points void p(int x, void *d); int f(void) { return shunt_probe_register(a, b, p, NULL); }"
+	"$points void p(int x, void *d); int f(void) { return shunt_trace_register(a, b, p, NULL); }"
 refuses 'at most 4,000 bytes' 'SHUNT_TRACEPOINT(a, b, shunt_array(long, big, 600));'
 refuses 'scalar of 1, 2, 4 or 8' 'SHUNT_TRACEPOINT(a, b, shunt_real(long double, x));'
 refuses 'format|expects' '_Pragma("GCC diagnostic error \"-Wformat\"") SHUNT_MARK(m); void f(void) { shunt_mark(m, "%s", 1); }'

@@ -211,9 +211,9 @@ int main(int argc, char **argv)
 	alarm(100);
 	traced(&plain, 1, 1, "assembly");
 	traced(&both, 2, 5, "entry and exit");
-	shunt_probe_register(jumps, here, on_here, NULL);
+	shunt_trace_register(jumps, here, on_here, NULL);
 	every_instruction(pass_here, 1, 1, "probe");
-	ok(!shunt_probe_unregister(jumps, here, on_here, NULL), "probe: nobody is waited for");
+	ok(!shunt_trace_unregister(jumps, here, on_here, NULL), "probe: nobody is waited for");
 	ending();
 	return done();
 }

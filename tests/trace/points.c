@@ -244,32 +244,32 @@ static void from_inside(int a, unsigned char b, void *data)
 {
 	(void)a;
 	(void)b;
-	inside = shunt_probe_unregister(t, ints, from_inside, data);
-	if (shunt_probe_register(t, ints, add_b, &inside))
+	inside = shunt_trace_unregister(t, ints, from_inside, data);
+	if (shunt_trace_register(t, ints, add_b, &inside))
 		inside = 1;
 }
 
 static void probing(void)
 {
 	shunt_trace_disable("t:*");
-	ok(!shunt_point_on(t, ints) && !shunt_probe_register(t, ints, add_a, &sum) &&
-			shunt_point_on(t, ints) && !shunt_probe_register(t, ints, add_b, &sum),
+	ok(!shunt_point_on(t, ints) && !shunt_trace_register(t, ints, add_a, &sum) &&
+			shunt_point_on(t, ints) && !shunt_trace_register(t, ints, add_b, &sum),
 		"two probes");
 	shunt_trace(t, ints, 1000, 7);
 	ok(sum == 1007, "both are called");
-	ok(shunt_probe_register(t, ints, add_a, &sum) == -EEXIST &&
-			shunt_probe_unregister(t, ints, add_a, &inside) == -ENOENT,
+	ok(shunt_trace_register(t, ints, add_a, &sum) == -EEXIST &&
+			shunt_trace_unregister(t, ints, add_a, &inside) == -ENOENT,
 		"twice the same, and none such");
-	ok(!shunt_probe_unregister(t, ints, add_a, &sum), "one goes");
+	ok(!shunt_trace_unregister(t, ints, add_a, &sum), "one goes");
 	shunt_trace(t, ints, 1000, 7);
-	ok(sum == 1014 && !shunt_probe_unregister(t, ints, add_b, &sum) && !shunt_point_on(t, ints),
+	ok(sum == 1014 && !shunt_trace_unregister(t, ints, add_b, &sum) && !shunt_point_on(t, ints),
 		"then the other");
-	shunt_probe_register(t, ints, from_inside, NULL);
+	shunt_trace_register(t, ints, from_inside, NULL);
 	shunt_trace(t, ints, 1, 5);
 	ok(inside == -EDEADLK, "a probe cannot wait for itself");
 	shunt_trace(t, ints, 1, 100);
-	ok(!shunt_probe_unregister(t, ints, from_inside, NULL) &&
-			!shunt_probe_unregister(t, ints, add_b, &inside),
+	ok(!shunt_trace_unregister(t, ints, from_inside, NULL) &&
+			!shunt_trace_unregister(t, ints, add_b, &inside),
 		"but may register another");
 }
 
@@ -326,14 +326,14 @@ static void running(void)
 	setitimer(ITIMER_REAL, &fast, NULL);
 	for (int i = 0; i < 300; i++) {
 		token[0] = token[1] = 1;
-		err |= shunt_probe_register(busy, loop, check, &token[0]);
+		err |= shunt_trace_register(busy, loop, check, &token[0]);
 		err |= shunt_trace_enable("busy:loop", i & 1 ? "i >= 1 && twice >= 2" : "i != 0", ring) != 1;
-		err |= shunt_probe_register(busy, loop, check, &token[1]);
+		err |= shunt_trace_register(busy, loop, check, &token[1]);
 		usleep(300);
-		err |= shunt_probe_unregister(busy, loop, check, &token[0]);
+		err |= shunt_trace_unregister(busy, loop, check, &token[0]);
 		token[0] = 0;
 		err |= shunt_trace_disable("busy:loop") != 1;
-		err |= shunt_probe_unregister(busy, loop, check, &token[1]);
+		err |= shunt_trace_unregister(busy, loop, check, &token[1]);
 		token[1] = 0;
 		drain_full(check_event);
 		events += seen;
@@ -358,8 +358,8 @@ static void *switcher(void *arg)
 
 	for (; !stop; ++*rounds) {
 		shunt_trace_enable("busy:loop", *rounds & 1 ? "i > 100" : "i != 0", ring);
-		shunt_probe_register(busy, loop, check, &token[0]);
-		shunt_probe_unregister(busy, loop, check, &token[0]);
+		shunt_trace_register(busy, loop, check, &token[0]);
+		shunt_trace_unregister(busy, loop, check, &token[0]);
 	}
 	return NULL;
 }
@@ -378,8 +378,8 @@ static void forking(void)
 		pid_t pid = fork();
 
 		if (!pid)
-			_exit(shunt_probe_register(busy, loop, check, &token[1]) ||
-				shunt_probe_unregister(busy, loop, check, &token[1]));
+			_exit(shunt_trace_register(busy, loop, check, &token[1]) ||
+				shunt_trace_unregister(busy, loop, check, &token[1]));
 		bad |= waitpid(pid, &status, 0) != pid || status;
 	}
 	stop = 1;
@@ -466,7 +466,7 @@ static void ending(void)
 		if (!pid) {
 			stop = 0;
 			shunt_trace_enable("busy:loop", "i > 5 && twice != 3", ring);
-			shunt_probe_register(busy, loop, check, &token[0]);
+			shunt_trace_register(busy, loop, check, &token[0]);
 			pthread_create(&t, NULL, runner, NULL);
 			usleep(2000);
 			exit(0);
