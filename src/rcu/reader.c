@@ -11,6 +11,7 @@
 
 #include <shunt/srcu.h>
 
+#include "arch/x86_64/text_sys.h"
 #include "reader.h"
 
 __thread char *shunt_srcu_self __attribute__((tls_model("initial-exec")));
@@ -36,7 +37,7 @@ static uint32_t always = 1, *not_forked = &always;
 
 static long membarrier(int cmd)
 {
-	return syscall(SYS_membarrier, cmd, 0, 0);
+	return shunt_sys(SYS_membarrier, cmd, 0, 0);
 }
 
 struct shunt_reader *shunt_reader_first(void)
@@ -66,12 +67,11 @@ void shunt_index_give(uint32_t index)
 
 int shunt_reader_barrier(void)
 {
-	int saved = errno, err = 0;
+	int err = 0;
 
-	if (!shunt_reader_fence && membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) < 0)
-		err = -errno;
+	if (!shunt_reader_fence)
+		err = (int)membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	errno = saved;
 	return err;
 }
 
@@ -127,7 +127,7 @@ static void keep_own(struct shunt_reader *self, uint32_t index, int phase, int32
 static void child(void)
 {
 	struct shunt_reader *self = shunt_reader_self;
-	int32_t now = (int32_t)syscall(SYS_getpid);
+	int32_t now = (int32_t)shunt_sys(SYS_getpid);
 
 	process = now;
 	for (uint32_t i = SHUNT_INDEX_FIRST; i < SHUNT_INDEXES; i++)
@@ -137,7 +137,7 @@ static void child(void)
 		}
 	for (struct shunt_reader *r = readers; r; r = r->next) {
 		if (r == self) {
-			r->tid = (int32_t)syscall(SYS_gettid);
+			r->tid = (int32_t)shunt_sys(SYS_gettid);
 			r->process = now;
 		} else if (r->process != now) {
 			forget(r);
@@ -156,7 +156,7 @@ static void child(void)
 void shunt_reader_look_forked(void)
 {
 	if (__builtin_expect(__atomic_load_n(not_forked, __ATOMIC_ACQUIRE), 1) ||
-		syscall(SYS_getpid) != syscall(SYS_gettid))
+		shunt_sys(SYS_getpid) != shunt_sys(SYS_gettid))
 		return;
 	child();
 	__atomic_store_n(&shunt_generation_raw, shunt_generation, __ATOMIC_RELEASE);
@@ -168,14 +168,14 @@ __attribute__((constructor(101))) static void start(void)
 
 	if (__atomic_exchange_n(&ready, true, __ATOMIC_SEQ_CST))
 		return;
-	process = (int32_t)syscall(SYS_getpid);
+	process = (int32_t)shunt_sys(SYS_getpid);
 	for (uint32_t i = SHUNT_INDEX_FIRST; i < SHUNT_INDEX_USERS; i++)
 		__atomic_fetch_or(&taken[i / 64], 1ull << i % 64, __ATOMIC_RELAXED);
 	if (getenv("SHUNT_NO_MEMBARRIER") || membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) < 0)
 		shunt_reader_fence = true;
-	page = (void *)syscall(SYS_mmap, NULL, 4096L, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS, -1L, 0L);
-	if (page != MAP_FAILED && !syscall(SYS_madvise, page, 4096L, MADV_WIPEONFORK)) {
+	page = (void *)shunt_sys(SYS_mmap, NULL, 4096, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (!shunt_sys_failed((long)page) && !shunt_sys(SYS_madvise, page, 4096, MADV_WIPEONFORK)) {
 		*page = 1;
 		not_forked = page;
 	}
@@ -188,7 +188,7 @@ static bool owner_gone(const struct shunt_reader *r)
 {
 	int32_t tid = __atomic_load_n(&r->tid, __ATOMIC_ACQUIRE);
 
-	return tid > 0 && syscall(SYS_tgkill, process, tid, 0) < 0 && errno == ESRCH;
+	return tid > 0 && shunt_sys(SYS_tgkill, process, tid, 0) == -ESRCH;
 }
 
 static bool take_over(struct shunt_reader *r, int32_t tid)
@@ -248,16 +248,16 @@ static struct shunt_reader *reuse(int32_t tid)
 
 static struct shunt_reader *grow(int32_t tid)
 {
-	struct shunt_reader *r = (void *)syscall(SYS_mmap, NULL, (long)SHUNT_READER_SIZE,
-		PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1L, 0L);
+	struct shunt_reader *r = (void *)shunt_sys(SYS_mmap, NULL, SHUNT_READER_SIZE,
+		PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	struct shunt_reader *head;
 
-	if (r == MAP_FAILED)
+	if (shunt_sys_failed((long)r))
 		return NULL;
 	/* Neighbours make one mapping: a huge page would make it all of them real. */
-	syscall(SYS_madvise, r, (long)SHUNT_READER_SIZE, MADV_NOHUGEPAGE);
+	shunt_sys(SYS_madvise, r, SHUNT_READER_SIZE, MADV_NOHUGEPAGE);
 	r->tid = tid;
-	r->process = (int32_t)syscall(SYS_getpid);
+	r->process = (int32_t)shunt_sys(SYS_getpid);
 	head = __atomic_load_n(&readers, __ATOMIC_RELAXED);
 	do
 		r->next = head;
@@ -273,10 +273,10 @@ static struct shunt_reader *grow(int32_t tid)
  */
 static struct shunt_reader *find(void)
 {
-	int32_t tid = (int32_t)syscall(SYS_gettid);
+	int32_t tid = (int32_t)shunt_sys(SYS_gettid);
 	struct shunt_reader *r;
 
-	if (syscall(SYS_getpid) != process)
+	if (shunt_sys(SYS_getpid) != process)
 		return grow(process);
 	r = reuse(tid);
 	return r ? r : grow(tid);
@@ -285,7 +285,6 @@ static struct shunt_reader *find(void)
 struct shunt_reader *shunt_reader_get(void)
 {
 	struct shunt_reader *r = shunt_reader_self;
-	int saved = errno;
 
 	if (r)
 		return r;
@@ -296,7 +295,6 @@ struct shunt_reader *shunt_reader_get(void)
 	 * first, ours stays with this tid until the thread is gone. */
 	if (r && !shunt_reader_self)
 		shunt_reader_self = r;
-	errno = saved;
 	return shunt_reader_self;
 }
 
@@ -354,7 +352,7 @@ bool shunt_on_altstack(uintptr_t addr)
 {
 	stack_t ss;
 
-	return !syscall(SYS_sigaltstack, NULL, &ss) && !(ss.ss_flags & SS_DISABLE) &&
+	return !shunt_sys(SYS_sigaltstack, NULL, &ss) && !(ss.ss_flags & SS_DISABLE) &&
 	       addr - (uintptr_t)ss.ss_sp < ss.ss_size;
 }
 

@@ -21,6 +21,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "arch/x86_64/text_sys.h"
 #include "arch/x86_64/trampoline_c.h"
 #include "hook.h"
 #include "rcu/reader.h"
@@ -89,7 +90,7 @@ static uintptr_t restorer(void)
 	} act;
 
 	for (int sig = 1; !known && sig < 65; sig++)
-		if (!syscall(SYS_rt_sigaction, sig, NULL, &act, 8) && act.restorer)
+		if (!shunt_sys(SYS_rt_sigaction, sig, NULL, &act, 8) && act.restorer)
 			__atomic_store_n(&known, act.restorer, __ATOMIC_RELAXED);
 	return known;
 }
@@ -106,7 +107,7 @@ static bool signal_between(uintptr_t lo, uintptr_t hi)
 		size_t n = hi - lo < sizeof words ? hi - lo : sizeof words;
 		struct iovec to = {words, n}, from = {(void *)lo, n};
 
-		if (syscall(SYS_process_vm_readv, syscall(SYS_getpid), &to, 1L, &from, 1L, 0L) !=
+		if (shunt_sys(SYS_process_vm_readv, shunt_sys(SYS_getpid), &to, 1, &from, 1, 0) !=
 			(long)n)
 			return false;
 		for (size_t i = 0; i < n / sizeof *words; i++)
@@ -127,7 +128,6 @@ static bool signal_between(uintptr_t lo, uintptr_t hi)
 static bool may_nest(struct shunt_reader *r, uintptr_t sp)
 {
 	struct shunt_levels *l = &r->callbacks;
-	int saved = errno;
 	bool yes = false, alt = shunt_on_altstack(sp);
 
 	while (l->top) {
@@ -144,7 +144,6 @@ static bool may_nest(struct shunt_reader *r, uintptr_t sp)
 		/* Below us on the same stack is nothing alive. */
 		shunt_level_drop(r, l, &shunt_callbacks);
 	}
-	errno = saved;
 	return !l->top || (yes && shunt_levels_depth(l) < MOST_NESTED);
 }
 
@@ -263,6 +262,20 @@ static inline bool section_begin(struct section *s, uintptr_t sp)
 static inline void section_end(struct section *s)
 {
 	shunt_level_leave(s->r, &s->r->callbacks);
+}
+
+bool shunt_section_begin(struct shunt_section *s, uintptr_t sp)
+{
+	struct section inner;
+	bool yes = section_begin(&inner, sp);
+
+	s->reader = yes ? inner.r : NULL;
+	return yes;
+}
+
+void shunt_section_end(struct shunt_section *s)
+{
+	shunt_level_leave(s->reader, &s->reader->callbacks);
 }
 
 /* All cases: the recorder, depth limits, changes under way. */

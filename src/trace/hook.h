@@ -24,6 +24,7 @@ struct shunt_hook {
 	struct shunt_ftrace_ops *users[]; /* in the order of registration */
 };
 
+struct shunt_reader;
 struct shunt_ring;
 struct shunt_ring_writer;
 
@@ -35,6 +36,17 @@ void shunt_trace_writer_reset(void);
 
 /* Whether the calling thread, whose frame is at `sp`, is in a callback. */
 bool shunt_dispatch_inside(uintptr_t sp);
+
+/*
+ * A section around callbacks, for others than the tracer: whether any may be called
+ * for what was hit with its frame at `sp`, and if so they may be looked up until
+ * the end. Any context.
+ */
+struct shunt_section {
+	struct shunt_reader *reader;
+};
+bool shunt_section_begin(struct shunt_section *s, uintptr_t sp);
+void shunt_section_end(struct shunt_section *s);
 
 /* The list form's entry; `ops` is the hook in disguise. */
 void shunt_hook_list_entry(uintptr_t ip, uintptr_t parent, struct shunt_ftrace_ops *ops);
