@@ -36,6 +36,8 @@ struct kernel_sigaction {
 };
 
 static const struct shunt_trap_table *live;
+/* Breakpoints that are there to stay: probes (probe/probe.c). */
+static const struct shunt_trap_table *standing;
 static unsigned generation, in_flight;
 static bool installed;
 
@@ -123,8 +125,12 @@ static const struct shunt_trap_entry *lookup(const struct shunt_trap_table *t, u
 	return t && lo < t->n && t->e[lo].addr == addr ? &t->e[lo] : NULL;
 }
 
-/* Where a thread that trapped at addr goes on; 0 if the trap is not ours. */
-static uintptr_t answer(uintptr_t addr)
+/*
+ * Where a thread that trapped at addr goes on, and that into *ip while the table is
+ * still held: it may be code that is freed when nobody can be going there. 0 if
+ * the trap is not ours.
+ */
+static uintptr_t answer(uintptr_t addr, greg_t *ip)
 {
 	const struct shunt_trap_entry *e;
 	uintptr_t next = 0;
@@ -137,10 +143,14 @@ static uintptr_t answer(uintptr_t addr)
 	do {
 		gen = __atomic_load_n(&generation, __ATOMIC_ACQUIRE);
 		e = lookup(__atomic_load_n(&live, __ATOMIC_ACQUIRE), addr);
+		if (!e)
+			e = lookup(__atomic_load_n(&standing, __ATOMIC_ACQUIRE), addr);
 		byte = __atomic_load_n((const uint8_t *)addr, __ATOMIC_ACQUIRE);
 	} while (!e && gen != __atomic_load_n(&generation, __ATOMIC_ACQUIRE));
-	if (e)
+	if (e) {
 		next = e->next;
+		*(volatile greg_t *)ip = (greg_t)next;
+	}
 	__atomic_fetch_sub(&in_flight, 1, __ATOMIC_SEQ_CST);
 	if (e || byte == SHUNT_ARCH_TRAP_BYTE)
 		return next;
@@ -158,7 +168,7 @@ static void handler(int sig, siginfo_t *si, void *ucv)
 
 	/* int3 comes as SI_KERNEL; single steps and kill() do not. */
 	if (si->si_code == SI_KERNEL)
-		next = answer(addr);
+		next = answer(addr, ip);
 	if (!next) {
 		deliver(sig, si, ucv);
 		return;
@@ -206,6 +216,12 @@ int shunt_trap_install(void)
 void shunt_trap_publish(const struct shunt_trap_table *t)
 {
 	__atomic_store_n(&live, t, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(&generation, 1, __ATOMIC_SEQ_CST);
+}
+
+void shunt_trap_standing(const struct shunt_trap_table *t)
+{
+	__atomic_store_n(&standing, t, __ATOMIC_SEQ_CST);
 	__atomic_fetch_add(&generation, 1, __ATOMIC_SEQ_CST);
 }
 

@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <linux/membarrier.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -28,6 +29,8 @@
 #include "arch/x86_64/text_sys.h"
 #include "text/trap.h"
 #include "text/write.h"
+
+#define TRIES 40
 
 /* --- may it be used? ------------------------------------------------------------- */
 
@@ -56,8 +59,8 @@ struct linux_dirent64 {
 	char name[];
 };
 
-/* Some other thread blocks SIGTRAP: 1; none: 0; -errno. The caller may. */
-static int anybody_blocks(void)
+/* Some thread blocks SIGTRAP: 1; none: 0; -errno. The caller may if it is left out. */
+static int anybody_blocks(bool but_caller)
 {
 	_Alignas(8) char buf[4096];
 	char self[16];
@@ -73,7 +76,7 @@ static int anybody_blocks(void)
 			struct linux_dirent64 *d = (struct linux_dirent64 *)(buf + at);
 
 			at += d->reclen;
-			if (d->name[0] != '.' && strcmp(d->name, self))
+			if (d->name[0] != '.' && (!but_caller || strcmp(d->name, self)))
 				found = blocks_trap(d->name);
 		}
 	}
@@ -81,26 +84,53 @@ static int anybody_blocks(void)
 	return found;
 }
 
-static int may_trap(struct shunt_batch *b)
-{
-	int r;
+static int cannot(char *why, size_t size, int err, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
 
-	if (b->status.tracer)
-		return shunt_batch_fail(b, -EPERM, NULL,
+static int cannot(char *why, size_t size, int err, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, size, fmt, ap);
+	va_end(ap);
+	return err;
+}
+
+int shunt_trap_possible(bool but_caller, char *why, size_t size)
+{
+	struct shunt_status status;
+	int r = shunt_status_read(&status);
+
+	if (!r && status.tracer)
+		return cannot(why, size, -EPERM,
 			"process %d traces this one and would take our breakpoints for its own",
-			b->status.tracer);
-	r = anybody_blocks();
+			status.tracer);
+	/* A thread that is just being created or ending does, for a moment. */
+	for (int tries = 0; (r = anybody_blocks(but_caller)) > 0 && tries < TRIES; tries++) {
+		long pause[2] = {0, 500000};
+
+		shunt_sys(SYS_nanosleep, pause, 0);
+	}
 	if (r > 0)
-		return shunt_batch_fail(b, -EAGAIN, NULL,
+		return cannot(why, size, -EAGAIN,
 			"a thread blocks SIGTRAP: a breakpoint would kill the program");
 	if (r < 0)
-		return shunt_batch_fail(b, r, NULL,
-			"the threads' signal masks cannot be read: %s", strerror(-r));
+		return cannot(why, size, r, "the threads' signal masks cannot be read: %s",
+			strerror(-r));
 	r = (int)shunt_sys(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE);
 	if (r)
-		return shunt_batch_fail(b, r, NULL, "membarrier cannot serialize the cores: %s",
+		return cannot(why, size, r, "membarrier cannot serialize the cores: %s",
 			strerror(-r));
 	return 0;
+}
+
+static int may_trap(struct shunt_batch *b)
+{
+	char why[sizeof b->res->reason];
+	int r = shunt_trap_possible(true, why, sizeof why);
+
+	return r ? shunt_batch_fail(b, r, NULL, "%s", why) : 0;
 }
 
 /* --- the table -------------------------------------------------------------------- */
