@@ -624,6 +624,21 @@ size_t shunt_var_sites(const struct shunt_var *v)
 	return n;
 }
 
+bool shunt_sites_within(uintptr_t lo, uintptr_t hi)
+{
+	bool found = false;
+
+	shunt_sites_lock();
+	for (const struct table *t = tables; t && !found; t = t->next)
+		for (size_t i = 0; i < t->nentries && !found; i++) {
+			uintptr_t at = (uintptr_t)shunt_site_at(t->entry[i].s);
+
+			found = at < hi && at + t->entry[i].s->len > lo;
+		}
+	shunt_sites_unlock();
+	return found;
+}
+
 int shunt_offers_each(const struct shunt_var *call, int (*fn)(const struct shunt_offer *o, void *arg),
 	void *arg)
 {

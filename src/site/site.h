@@ -37,6 +37,9 @@ int shunt_defined_each(int (*fn)(const struct shunt_defined *d, void *arg), void
 /* The target's name, if it is offered; "null", "return-0", or its address. Locked: for a while. */
 const char *shunt_call_name(const struct shunt_var *call, uint64_t target);
 
+/* Whether an instruction that belongs to a variable has a byte in [lo, hi). Takes the lock. */
+bool shunt_sites_within(uintptr_t lo, uintptr_t hi);
+
 /* How many instructions belong to it. Locked. */
 size_t shunt_var_sites(const struct shunt_var *v);
 
