@@ -43,6 +43,13 @@ typedef void (*shunt_probe_fn)(struct shunt_probe *p, struct shunt_regs *regs);
 #define SHUNT_PROBE_GENERAL_REGS 1u
 /* Registered, but off until enabled. */
 #define SHUNT_PROBE_DISABLED 2u
+/*
+ * An instruction begins there, take my word for it: for code of which no symbol
+ * and no frame description is known, such as a JIT compiler's.
+ */
+#define SHUNT_PROBE_TRUSTED 4u
+/* By a breakpoint, even where a jump can be put: for measuring, and for tests. */
+#define SHUNT_PROBE_BREAKPOINT_ONLY 8u
 
 struct shunt_probe {
 	void *addr;	     /* the instruction, or NULL: */

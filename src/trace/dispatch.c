@@ -375,6 +375,9 @@ uintptr_t shunt_tail_exit(uintptr_t stub, uintptr_t stack_slot)
 {
 	const struct shunt_stub *row = shunt_stub_row(stub);
 
+	/* A probe's handlers want the value that the last of them returns: stub upon stub. */
+	if (row->kind >= SHUNT_STUB_PROBE)
+		return stub;
 	if (row->kind == SHUNT_STUB_RECORD)
 		shunt_record_put(tag_of(row->id, stack_slot) | SHUNT_TAG_EXIT);
 	else

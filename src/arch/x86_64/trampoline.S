@@ -27,58 +27,15 @@
  * local function leaves alone.
  */
 #include "trampoline.h"
+#include "vector.inc"
 
 	.text
 
 	.hidden shunt_stub_zone, shunt_stub_table, shunt_stub_hash
 	.hidden shunt_record_entry, shunt_call_entry_gpr, shunt_call_entry_vec
 	.hidden shunt_trace_writer, shunt_stub_make, shunt_record_put, shunt_tail_exit
-	.hidden shunt_call_entry, shunt_call_exit, shunt_vector_kind
+	.hidden shunt_call_entry, shunt_call_exit, shunt_probe_exit
 	.hidden shunt_reader_self, shunt_callbacks, shunt_reader_fence
-
-/*
- * Calls with every vector register kept that the processor and the kernel have
- * switched on: plain moves, a tenth of what XSAVE costs. %rsp is aligned, and
- * the caller has it elsewhere.
- */
-.macro CALL_VEC func
-	cmpl	$1, shunt_vector_kind(%rip)
-	je	7f
-	ja	8f
-	sub	$(16*16), %rsp
-	.irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
-	movups	%xmm\r, 16*\r(%rsp)
-	.endr
-	call	\func
-	.irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
-	movups	16*\r(%rsp), %xmm\r
-	.endr
-	jmp	9f
-7:	sub	$(32*16), %rsp
-	.irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
-	vmovups	%ymm\r, 32*\r(%rsp)
-	.endr
-	call	\func
-	.irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
-	vmovups	32*\r(%rsp), %ymm\r
-	.endr
-	jmp	9f
-8:	sub	$(64*32+64), %rsp
-	.irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
-	vmovups	%zmm\r, 64*\r(%rsp)
-	.endr
-	.irp r,0,1,2,3,4,5,6,7
-	kmovq	%k\r, 2048+8*\r(%rsp)
-	.endr
-	call	\func
-	.irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
-	vmovups	64*\r(%rsp), %zmm\r
-	.endr
-	.irp r,0,1,2,3,4,5,6,7
-	kmovq	2048+8*\r(%rsp), %k\r
-	.endr
-9:
-.endm
 
 /* Every step can be unwound: profilers and debuggers stop anywhere. */
 .macro PUSH_REG reg
@@ -349,7 +306,10 @@ shunt_exit:
 	CALL_C	shunt_record_put
 	jmp	.Lexit_out
 .Lexit_call:
+	cmpb	$SHUNT_STUB_PROBE, SHUNT_STUB_KIND(%rdi)
+	jae	.Lexit_probe
 	cmpb	$SHUNT_STUB_CALL_GPR, SHUNT_STUB_KIND(%rdi)
+	.cfi_remember_state
 	POP_REG	%r8
 	POP_REG	%rdi
 	POP_REG	%rsi
@@ -359,6 +319,16 @@ shunt_exit:
 	.cfi_def_cfa_offset 16
 	je	.Lcall_exit_gpr
 	jmp	.Lcall_exit_vec
+	.cfi_restore_state
+.Lexit_probe:
+	POP_REG	%r8
+	POP_REG	%rdi
+	POP_REG	%rsi
+	POP_REG	%rdx
+	POP_REG	%rcx
+	POP_REG	%rax
+	MOVE_SP 8
+	jmp	shunt_probe_exit		/* probe.S */
 	.cfi_endproc
 	.size	shunt_exit, . - shunt_exit
 

@@ -3,7 +3,7 @@
  * trampoline.c - makes slots and finds return stubs.
  *
  * Invariant: a stub's row is complete before its unit can be found through the
- * hash, and neither ever changes again. A row says "go on in body, return to
+ * hash, and neither ever changes again, but for the body of a probe's. A row says "go on in body, return to
  * parent, it was id": true for as long as the process lives, since ids are
  * never used twice; so stubs need no lock, no owner and no end.
  *
@@ -77,7 +77,7 @@ static uintptr_t stub_of(uint32_t unit)
  * left: the call then goes on without an exit event, and is counted. `slot` is
  * the return address into the function's slot.
  */
-uintptr_t shunt_stub_make(uintptr_t parent, uint32_t id, uintptr_t slot, uint32_t kind)
+static uintptr_t stub_make(uintptr_t parent, uint32_t id, const struct shunt_stub *fill)
 {
 	struct shunt_hash_entry *e = hash_first(parent, id), *end = e + SHUNT_HASH_PROBES;
 	uint32_t unit = 0;
@@ -93,12 +93,9 @@ uintptr_t shunt_stub_make(uintptr_t parent, uint32_t id, uintptr_t slot, uint32_
 			if (!unit)
 				break;
 			row = &shunt_stub_table[unit];
-			row->body = shunt_slot_body(slot);
+			*row = *fill;
 			row->parent = parent;
 			row->id = id & 0xffffff;
-			row->kind = (uint8_t)kind;
-			row->len = *(const uint8_t *)(slot + SHUNT_SLOT_LEN);
-			row->hook = shunt_slot_hook(slot);
 		}
 		/* x86 keeps the order of stores; the locked operation is a fence. */
 		if (claim(e, parent, id, unit))
@@ -107,6 +104,30 @@ uintptr_t shunt_stub_make(uintptr_t parent, uint32_t id, uintptr_t slot, uint32_
 	}
 	__atomic_fetch_add(&unserved, 1, __ATOMIC_RELAXED);
 	return 0;
+}
+
+uintptr_t shunt_stub_make(uintptr_t parent, uint32_t id, uintptr_t slot, uint32_t kind)
+{
+	struct shunt_stub fill = {
+		.body = shunt_slot_body(slot),
+		.kind = (uint8_t)kind,
+		.len = *(const uint8_t *)(slot + SHUNT_SLOT_LEN),
+		.hook = shunt_slot_hook(slot),
+	};
+
+	return stub_make(parent, id, &fill);
+}
+
+/* A probe's; the body is for the caller to fill in, who is also the one to change it. */
+uintptr_t shunt_stub_probe(uintptr_t parent, uint32_t id, uint32_t kind)
+{
+	struct shunt_stub fill = {.kind = (uint8_t)kind};
+	uint32_t key = id | kind << 24;
+	const struct shunt_hash_entry *e = hash_first(parent, key);
+
+	if (e->parent == parent && e->id == key)
+		return stub_of(e->unit);
+	return stub_make(parent, key, &fill);
 }
 
 /* The one for callbacks. */

@@ -32,6 +32,8 @@
 #define SHUNT_STUB_RECORD   0 /* the exit goes into the ring */
 #define SHUNT_STUB_CALL_GPR 1 /* to callbacks that keep off vector registers */
 #define SHUNT_STUB_CALL_VEC 2 /* to any callbacks */
+#define SHUNT_STUB_PROBE    3 /* to a probe's handlers, all registers in a frame */
+#define SHUNT_STUB_PROBE_VEC 4 /* the same, of handlers that use vector registers */
 
 /* The hash from (return address, function id) to its stub. */
 #define SHUNT_HASH_SIZE    (1 << 19)

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: MIT */
+/* place.c - places by address, and whether an address can be one. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arch/x86_64/trampoline.h"
+#include "object/code.h"
+#include "probe/detour.h"
+#include "probe/insn.h"
+#include "probe/place.h"
+#include "rcu/tasks.h"
+#include "site/site.h"
+#include "text/maps.h"
+
+#define HASH_BITS 16
+static struct shunt_place *hash[1 << HASH_BITS];
+static uint32_t nplaces;
+size_t shunt_places_held;
+
+static struct shunt_place **bucket(uintptr_t addr)
+{
+	return &hash[addr * 0x9E3779B97F4A7C15ull >> (64 - HASH_BITS)];
+}
+
+struct shunt_place *shunt_place_find(uintptr_t addr)
+{
+	struct shunt_place *p = *bucket(addr);
+
+	while (p && p->addr != addr)
+		p = p->hash_next;
+	return p;
+}
+
+static struct shunt_place *place_new(uintptr_t addr)
+{
+	struct shunt_place **block = &shunt_place_blocks[nplaces / SHUNT_PLACE_BLOCK], *p;
+
+	if (nplaces == SHUNT_PLACES_MAX)
+		return NULL;
+	if (!*block)
+		*block = calloc(SHUNT_PLACE_BLOCK, sizeof **block);
+	if (!*block)
+		return NULL;
+	p = shunt_place_of(nplaces);
+	p->addr = addr;
+	p->id = nplaces++;
+	p->hash_next = *bucket(addr);
+	*bucket(addr) = p;
+	return p;
+}
+
+static int no(char *why, size_t size, int err, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
+static int no(char *why, size_t size, int err, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, size, fmt, ap);
+	va_end(ap);
+	return err;
+}
+
+/* --- the program's own text ----------------------------------------------------------- */
+
+void shunt_place_read(uintptr_t from, uint8_t *to, size_t n)
+{
+	memcpy(to, (const void *)from, n);
+	for (uintptr_t a = from - 4; a < from + n && shunt_places_held; a++) {
+		const struct shunt_place *p = shunt_place_find(a);
+
+		for (size_t i = 0; p && i < p->held; i++)
+			if (a + i - from < n)
+				to[a + i - from] = p->text.old[i];
+	}
+}
+
+/* The function that was looked at last: probes come in the order of functions. */
+static struct {
+	uintptr_t lo, hi;
+	uint8_t *bytes;
+	struct shunt_code_map *map;
+	bool pads_unknown;
+} last;
+
+void shunt_place_done(void)
+{
+	free(last.bytes);
+	free(last.map);
+	memset(&last, 0, sizeof last);
+}
+
+static int map_function(const struct shunt_code_list *list, const struct shunt_code_func *f,
+	char *why, size_t size)
+{
+	struct shunt_code code = {.lo = f->start, .hi = f->start + f->size};
+	uintptr_t where = 0;
+
+	if (last.map && last.lo == code.lo && last.hi == code.hi)
+		return 0;
+	shunt_place_done();
+	last.bytes = malloc(f->size);
+	if (!last.bytes)
+		return no(why, size, -ENOMEM, "no memory");
+	shunt_place_read(code.lo, last.bytes, f->size);
+	code.bytes = last.bytes;
+	code.nentries = shunt_code_pads(list, code.lo, code.hi, &code.entries);
+	last.map = shunt_code_map(&code, &where);
+	if (!last.map) {
+		int err = errno;
+
+		return no(why, size, -err, err == ENOMEM ? "no memory" :
+			"the function has bytes at +0x%zx that are no instruction known",
+			(size_t)(where - code.lo));
+	}
+	last.lo = code.lo;
+	last.hi = code.hi;
+	last.pads_unknown = f->flags & SHUNT_CODE_PADS_UNKNOWN;
+	return 0;
+}
+
+/* Also fills in what the place needs from then on. */
+static int look(struct shunt_place *p, char *why, size_t size)
+{
+	struct shunt_place_text *t = &p->text;
+	struct shunt_insn insn;
+	struct shunt_room room = {.why = "no function is known there"};
+	uint8_t moved[SHUNT_INSN_MOVED_MAX];
+	const char *reason = NULL;
+	size_t n = p->hi - p->addr < sizeof t->old ? p->hi - p->addr : sizeof t->old;
+	int r;
+
+	shunt_place_read(p->addr, t->old, n);
+	t->n = (uint8_t)n;
+	if (shunt_insn_decode(t->old, n, p->addr, &insn))
+		return no(why, size, -EINVAL, "there is no instruction at %#lx", p->addr);
+	t->len = insn.len;
+	t->kind = insn.kind;
+	t->goes_on = shunt_insn_goes_on(&insn);
+	p->next = p->addr + insn.len;
+	/* Unwinders know a signal's frame by these bytes. */
+	if (n >= 9 && !memcmp(t->old, "\x48\xc7\xc0\x0f\0\0\0\x0f\x05", 9))
+		return no(why, size, -EPERM, "%#lx is where signal handlers return to", p->addr);
+	r = shunt_insn_move(&insn, t->old, p->addr, moved, &reason);
+	if (r < 0)
+		return no(why, size, r, "the instruction at %#lx cannot be displaced: %s", p->addr,
+			reason);
+	if (last.map && last.lo <= p->addr && p->addr < last.hi)
+		shunt_code_room(last.map, p->addr, &room);
+	if (!room.why && last.pads_unknown)
+		room.why = "where exceptions are caught in the function is not known";
+	t->why_not_many = room.why;
+	t->many = room.why || room.len > sizeof t->old ? 0 : room.len;
+	p->known = true;
+	return 0;
+}
+
+/* --- what may not be probed ------------------------------------------------------------ */
+
+static bool has_prefix(const char *s, const char *prefix)
+{
+	return !strncmp(s, prefix, strlen(prefix));
+}
+
+static int check_mapping(uintptr_t addr, struct shunt_place *p, char *why, size_t size)
+{
+	struct shunt_maps maps;
+	struct shunt_vma v;
+	char name[64] = "";
+	int r = shunt_maps_open(&maps);
+
+	if (r)
+		return no(why, size, r, "/proc/self/maps cannot be read: %s", strerror(-r));
+	r = shunt_maps_find(&maps, addr, &v);
+	if (r || v.start > addr)
+		r = no(why, size, -EFAULT, "nothing is mapped at %#lx", addr);
+	else if ((v.flags & (SHUNT_VMA_READ | SHUNT_VMA_EXEC)) != (SHUNT_VMA_READ | SHUNT_VMA_EXEC))
+		r = no(why, size, -EFAULT, "%#lx is not in code", addr);
+	if (!r)
+		shunt_maps_name(&maps, addr, name, sizeof name);
+	if (!r && (has_prefix(name, "[vdso") || has_prefix(name, "[vsyscall") ||
+			  has_prefix(name, "[uprobes")))
+		r = no(why, size, -EPERM, "%#lx is in %s, which is the kernel's", addr, name);
+	shunt_maps_close(&maps);
+	p->lo = v.start;
+	p->hi = v.end;
+	return r;
+}
+
+/* In a program that has the library linked into it, its functions are told by name. */
+static bool is_ours(uintptr_t addr, const struct shunt_object *obj)
+{
+	const struct shunt_code_list *list = NULL;
+	const struct shunt_code_func *f;
+	char name[64];
+
+	if (!obj || obj != shunt_object_of((uintptr_t)shunt_place_find))
+		return false;
+	if (strstr(obj->path, "libshunt"))
+		return true;
+	f = shunt_code_at(addr, &list);
+	return f && has_prefix(shunt_code_name(list, f, name, sizeof name), "shunt_");
+}
+
+static int check_ours(uintptr_t addr, const struct shunt_object *obj, char *why, size_t size)
+{
+	if (is_ours(addr, obj))
+		return no(why, size, -EPERM, "%#lx is in libshunt itself", addr);
+	if (shunt_stub_contains(addr) || shunt_code_owns(addr, addr + 1) || shunt_window_owns(addr))
+		return no(why, size, -EPERM, "%#lx is in code that libshunt made", addr);
+	return 0;
+}
+
+static int check_boundary(uintptr_t addr, void **near, char *why, size_t size)
+{
+	uintptr_t prev = 0, next = 0;
+
+	if (shunt_code_boundary(last.map, addr, &prev, &next))
+		return 0;
+	if (near)
+		*near = (void *)prev;
+	return no(why, size, -EINVAL,
+		"%#lx is in the middle of an instruction: the one at %#lx (+%zu of the function); "
+		"the next is at +%zu", addr, prev, (size_t)(prev - last.lo),
+		(size_t)(next - last.lo));
+}
+
+/* The compiler's NOP for the function tracer: what is behind it is as good. */
+static uintptr_t behind_site(uintptr_t addr)
+{
+	struct shunt_object *obj;
+	const struct shunt_func *f = shunt_func_at(addr, &obj);
+
+	if (f && addr >= f->site && addr < f->site + f->len)
+		return f->site + f->len;
+	if (f && addr == f->start && f->site - addr <= 4) /* endbr64 before it */
+		return f->site + f->len;
+	return addr;
+}
+
+bool shunt_place_others(uintptr_t lo, uintptr_t hi)
+{
+	const struct shunt_func *f;
+
+	for (uintptr_t addr = lo; addr < hi; addr++) {
+		f = shunt_func_at(addr, NULL);
+		if (f && f->site < hi && f->site + f->len > lo)
+			return true;
+	}
+	return shunt_sites_within(lo, hi);
+}
+
+static int check(struct shunt_place *p, uintptr_t start, unsigned flags, void **near, char *why,
+	size_t size)
+{
+	const struct shunt_code_list *list = NULL;
+	const struct shunt_code_func *f;
+	uintptr_t addr = p->addr;
+	int r = check_mapping(addr, p, why, size);
+
+	if (r)
+		return r;
+	p->object = shunt_object_of(addr);
+	r = check_ours(addr, p->object, why, size);
+	if (!r && shunt_place_others(addr, addr + 1))
+		r = no(why, size, -EBUSY,
+			"%#lx is an instruction that shunt changes itself, of a key, a value or a call",
+			addr);
+	if (r)
+		return r;
+	if (flags & SHUNT_PROBE_TRUSTED) {
+		p->first = true;
+		return look(p, why, size);
+	}
+	f = shunt_code_at(addr, &list);
+	if (!f)
+		return no(why, size, -ENOENT,
+			"no function is known at %#lx, and so not where instructions begin "
+			"(SHUNT_PROBE_TRUSTED says that one does)", addr);
+	if (f->flags & SHUNT_CODE_LINKER)
+		return no(why, size, -EPERM, "%#lx is in code that the linker made", addr);
+	p->lo = f->start;
+	p->hi = f->start + f->size;
+	p->first = start == f->start && !(f->flags & SHUNT_CODE_NO_ENTRY);
+	r = map_function(list, f, why, size);
+	if (r == -EILSEQ && addr == f->start) {
+		/* Where a function begins an instruction does, whatever follows. */
+		shunt_place_done();
+		return look(p, why, size);
+	}
+	if (!r)
+		r = check_boundary(addr, near, why, size);
+	return r ? r : look(p, why, size);
+}
+
+/* What a place knows is of an object that is not there any more. */
+static bool stale(const struct shunt_place *p)
+{
+	return !p->known || (p->object && p->object->gone) ||
+	       (!p->held && p->object != shunt_object_of(p->addr));
+}
+
+struct shunt_place *shunt_place_at(uintptr_t addr, unsigned flags, void **near, char *why,
+	size_t size)
+{
+	uintptr_t at = behind_site(addr);
+	struct shunt_place *p = shunt_place_find(at), fresh = {.addr = at};
+	int r;
+
+	if (p && !stale(p))
+		return p;
+	r = check(&fresh, addr, flags, near, why, size);
+	if (r) {
+		errno = -r;
+		return NULL;
+	}
+	if (!p)
+		p = place_new(at);
+	if (!p) {
+		errno = ENOMEM;
+		no(why, size, 0, "no memory, or more than %u places", SHUNT_PLACES_MAX);
+		return NULL;
+	}
+	p->text = fresh.text;
+	p->next = fresh.next;
+	p->first = fresh.first;
+	p->known = true;
+	p->object = fresh.object;
+	p->lo = fresh.lo;
+	p->hi = fresh.hi;
+	return p;
+}
