@@ -92,6 +92,8 @@ static inline struct shunt_place *shunt_place_of(uint32_t id)
 	return &shunt_place_blocks[id / SHUNT_PLACE_BLOCK][id % SHUNT_PLACE_BLOCK];
 }
 
+/* Has fork() wait for the lock; before others that are held while probes change say so. */
+void shunt_probes_at_fork(void);
 void shunt_probes_lock(void);
 void shunt_probes_unlock(void);
 

@@ -61,6 +61,13 @@ static void start(void)
 		(uintptr_t)shunt_stub_zone + SHUNT_STUB_ZONE);
 }
 
+void shunt_probes_at_fork(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, start);
+}
+
 /* --- errors ----------------------------------------------------------------------------- */
 
 static struct shunt_probe_result *begin(struct shunt_probe_result *res,
@@ -213,7 +220,6 @@ static int register_locked(struct shunt_probe *const *p, size_t n, const uintptr
 int shunt_probe_register_many(struct shunt_probe *const *p, size_t n,
 	struct shunt_probe_result *res)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct shunt_probe_result own;
 	struct shunt_arming a = {0};
 	const char *why;
@@ -230,7 +236,7 @@ int shunt_probe_register_many(struct shunt_probe *const *p, size_t n,
 		if (r)
 			return r;
 	}
-	pthread_once(&once, start);
+	shunt_probes_at_fork();
 	r = shunt_insn_init(&why);
 	if (r)
 		return no(res, r, 0, why);

@@ -503,6 +503,11 @@ void shunt_points_ring(struct shunt_ring *ring)
 	__atomic_store_n(&recorders_ring, ring, __ATOMIC_RELEASE);
 }
 
+struct shunt_ring *shunt_points_recorder(void)
+{
+	return __atomic_load_n(&recorders_ring, __ATOMIC_ACQUIRE);
+}
+
 /* --- objects ------------------------------------------------------------------------------- */
 
 /* Its sites are not up to date yet: the key's count decides what they will be. */

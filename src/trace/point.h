@@ -20,6 +20,8 @@ int shunt_points_each(int (*fn)(const struct shunt_point *p, void *arg), void *a
  * lock held.
  */
 void shunt_points_ring(struct shunt_ring *ring);
+/* That ring. Any context. */
+struct shunt_ring *shunt_points_recorder(void);
 
 /* shunt_trace_enable() and shunt_trace_disable(). No lock held. */
 int shunt_points_switch(const char *glob, const char *filter, struct shunt_ring *ring, bool on);
