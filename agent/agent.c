@@ -24,6 +24,8 @@
 #include "base/hold.h"
 #include "control/serve.h"
 #include "object/object.h"
+#include "probe/named.h"
+#include "probe/place.h"
 #include "site/site.h"
 #include "trace/kind.h"
 #include "trace/point.h"
@@ -118,6 +120,7 @@ void shunt_agent_refresh(void)
 		shunt_agent_export();
 	shunt_record_refresh(&res);
 	shunt_agent_count(&res);
+	shunt_agent_retry_probes();
 	shunt_agent_export();
 	count_functions();
 	errno = saved;
@@ -190,7 +193,7 @@ static void complain(const char *sentence)
 static const char *start_recording(struct shunt_record_change *res, int *err)
 {
 	const char *rules = getenv("SHUNT_RULES"), *depth = getenv("SHUNT_DEPTH");
-	const char *events = getenv("SHUNT_EVENTS");
+	const char *events = getenv("SHUNT_EVENTS"), *probes = getenv("SHUNT_PROBES");
 
 	*err = open_ring(shunt_agent.image, &shunt_agent.ring);
 	if (*err)
@@ -207,6 +210,8 @@ static const char *start_recording(struct shunt_record_change *res, int *err)
 	shunt_points_ring(shunt_agent.ring);
 	if (events)
 		add_events(events);
+	if (probes)
+		shunt_agent_add_probes(probes);
 	shunt_agent_export();
 	*err = shunt_record_refresh(res);
 	return *err ? "functions cannot be switched on" : NULL;
@@ -217,7 +222,7 @@ static void say_if_nothing_to_trace(void)
 	struct shunt_record_stats st;
 
 	shunt_record_stats(&st);
-	if (!st.functions && !getenv("SHUNT_EVENTS"))
+	if (!st.functions && !getenv("SHUNT_EVENTS") && !getenv("SHUNT_PROBES"))
 		shunt_ctl_note(shunt_agent.ctl, SHUNT_NOTE_NOSITES, "no patchable functions");
 }
 
@@ -338,7 +343,9 @@ static void begin(void)
 	count_functions();
 	say_if_nothing_to_trace();
 	shunt_sites_at_fork(); /* whose lock is taken with ours held */
+	shunt_probes_at_fork(); /* and this one's */
 	pthread_atfork(before_fork, in_parent, in_child);
+	shunt_named_at_fork(); /* whose lock is held while ours is taken */
 	claim_entry();
 }
 

@@ -32,6 +32,15 @@ void shunt_agent_export(void);
 /* serve.c: starts the control thread. */
 void shunt_agent_serve(void);
 
+/* probes.c: the lines of SHUNT_PROBES, before main. */
+void shunt_agent_add_probes(const char *text);
+/* Those that waited for an object, after one was loaded. */
+void shunt_agent_retry_probes(void);
+/* Requests about probes; false: it is about something else. On the control thread. */
+struct shunt_ctl_request;
+struct shunt_answer;
+bool shunt_agent_probes(const struct shunt_ctl_request *req, struct shunt_answer *a);
+
 /* loads.c: on the control thread, after a dlopen that was not waited for. */
 void shunt_agent_pending_loads(void);
 

@@ -7,6 +7,7 @@
 #include "agent.h"
 #include "control/serve.h"
 #include "object/object.h"
+#include "probe/named.h"
 #include "trace/point.h"
 
 static void answer_change(struct shunt_answer *a, int err, const struct shunt_record_change *res)
@@ -135,11 +136,13 @@ static void stop(struct shunt_answer *a)
 {
 	static const char *const all[] = { "*" };
 	struct shunt_record_change res;
+	char why[256];
 	int err;
 
 	memset(&res, 0, sizeof res);
 	shunt_points_ring(NULL);
 	shunt_points_switch("*", NULL, NULL, false);
+	shunt_named_switch("*", false, why, sizeof why);
 	err = shunt_record_set(all, 1, false, &res);
 	answer_change(a, err, &res);
 }
@@ -163,7 +166,8 @@ static void carry_out(const struct shunt_ctl_request *req, struct shunt_answer *
 		stop(a);
 		break;
 	default:
-		shunt_values_carry_out(req, a);
+		if (!shunt_agent_probes(req, a))
+			shunt_values_carry_out(req, a);
 	}
 }
 

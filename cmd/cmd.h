@@ -11,6 +11,7 @@ int shunt_cmd_disable(int argc, char **argv);
 int shunt_cmd_list(int argc, char **argv);
 int shunt_cmd_set(int argc, char **argv);
 int shunt_cmd_watch(int argc, char **argv);
+int shunt_cmd_probe(int argc, char **argv);
 int shunt_cmd_stat(int argc, char **argv);
 
 #endif

@@ -59,6 +59,17 @@ static const struct {
 		"Usage: shunt watch PID [GLOB]\n\n"
 		"Shows each change of a value, key, call or choice, until interrupted or until\n"
 		"the program ends.\n" },
+	{ "probe", "hook any instruction of a running program", shunt_cmd_probe,
+		"Usage: shunt probe add PID SPEC..\n"
+		"       shunt probe del|enable|disable PID GLOB..\n"
+		"       shunt probe list [--json] PID [GLOB]\n\n"
+		"Sets probes in a recorded program, live, and records what they see: SPEC is\n"
+		"[EVENT=][OBJECT:]FUNCTION[+OFFSET][%return][(ARGUMENT, ..)], an argument\n"
+		"[NAME=]FETCHARG[:TYPE] as of the kernel's uprobe_events:\n\n"
+		"  'libc.so.6:malloc(size=%rdi:u64)'\n"
+		"  'libc.so.6:open64(path=+0(%rdi):string, flags=%rsi:x32)'\n"
+		"  'done=sqlite3VdbeExec%return(ret=$retval:s32)'\n\n"
+		"GLOB is a pattern of events' names. shunt-probe(1) says it all.\n" },
 	{ "stat", "show how a recording is doing", shunt_cmd_stat,
 		"Usage: shunt stat [--json] PID\n\n"
 		"Shows how a recording is doing: functions, patches, events, losses, buffer.\n" },

@@ -25,6 +25,7 @@
 
 #include "cmd.h"
 #include "object/object.h"
+#include "probe/spec.h"
 #include "record.h"
 #include "trace/filter.h"
 
@@ -41,6 +42,7 @@ static const char usage[] =
 	"  -e, --event GLOB       tracepoints of this name (provider:name); repeatable\n"
 	"      --event-filter EXPRESSION\n"
 	"                         of the -e before it, only such events: 'len > 1500'\n"
+	"      --probe SPEC       a probe, such as 'libc.so.6:malloc(size=%rdi)'; repeatable\n"
 	"  -b, --buffer SIZE      memory for events not yet written, such as 64M\n"
 	"      --mode MODE        when that is full: discard new events (default), or\n"
 	"                         overwrite the oldest and write at the end\n"
@@ -126,7 +128,7 @@ static int one_of(const char *option, const char *word, const char *first, const
 }
 
 enum { OPT_MODE = 256, OPT_CHILDREN, OPT_CLOCK, OPT_NO_CONTROL, OPT_RECOVER,
-	OPT_EVENT_FILTER };
+	OPT_EVENT_FILTER, OPT_PROBE };
 
 static const struct option long_options[] = {
 	{ "output", required_argument, NULL, 'o' },
@@ -135,6 +137,7 @@ static const struct option long_options[] = {
 	{ "depth", required_argument, NULL, 'D' },
 	{ "event", required_argument, NULL, 'e' },
 	{ "event-filter", required_argument, NULL, OPT_EVENT_FILTER },
+	{ "probe", required_argument, NULL, OPT_PROBE },
 	{ "buffer", required_argument, NULL, 'b' },
 	{ "mode", required_argument, NULL, OPT_MODE },
 	{ "children", required_argument, NULL, OPT_CHILDREN },
@@ -149,6 +152,7 @@ struct parsed {
 	struct shunt_record_options o;
 	struct rules on, off;
 	char *events; /* "glob<TAB>filter" lines; malloced */
+	char *probes; /* lines; malloced */
 	const char *recover;
 	bool help;
 };
@@ -188,6 +192,24 @@ static int add_event(struct parsed *p, char before, const char *text)
 	return 0;
 }
 
+static int add_probe(struct parsed *p, const char *text)
+{
+	size_t n = p->probes ? strlen(p->probes) : 0;
+	struct shunt_spec spec;
+	char *more, why[320];
+
+	if (strchr(text, '\n') || shunt_spec_parse(text, &spec, why, sizeof why)) {
+		shunt_say("--probe '%s': %s", text, strchr(text, '\n') ? "there is a line break in it" : why);
+		return 2;
+	}
+	more = realloc(p->probes, n + strlen(text) + 2);
+	if (!more)
+		return 1;
+	p->probes = more;
+	sprintf(more + n, "%s%s", n ? "\n" : "", text);
+	return 0;
+}
+
 static int option(struct parsed *p, int opt)
 {
 	int which;
@@ -204,6 +226,8 @@ static int option(struct parsed *p, int opt)
 		return add_event(p, '\n', optarg);
 	case OPT_EVENT_FILTER:
 		return add_event(p, '\t', optarg);
+	case OPT_PROBE:
+		return add_probe(p, optarg);
 	case 'D':
 		return parse_depth(optarg, &p->o.depth);
 	case 'b':
@@ -262,6 +286,7 @@ static int parse(struct parsed *p, int argc, char **argv)
 	sprintf(rules + at, "%s%s", p->on.text ? p->on.text : "", p->off.text ? p->off.text : "");
 	p->o.rules = rules;
 	p->o.events = p->events;
+	p->o.probes = p->probes;
 	return 0;
 }
 
@@ -536,6 +561,7 @@ static int record(const struct shunt_record_options *o)
 	memset(&r, 0, sizeof r);
 	r.overwrite = o->overwrite;
 	r.events = o->events != NULL;
+	r.probes = o->probes;
 	code = shunt_program_find(&program, o->argv);
 	if (code)
 		return code;

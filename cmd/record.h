@@ -18,6 +18,7 @@ struct shunt_record_options {
 	const char *dir;
 	const char *rules;    /* "+glob\n-glob\n" */
 	const char *events;   /* "glob<TAB>filter\n" of tracepoints; NULL: none */
+	const char *probes;   /* lines of the probe language; NULL: none */
 	const char *depth;    /* NULL: no limit */
 	uint64_t size;	      /* of the pool; 0: choose */
 	bool overwrite;	      /* flight recorder */
@@ -37,6 +38,7 @@ struct shunt_recording {
 	struct shunt_ring *ring;
 	bool overwrite;
 	bool events; /* tracepoints were asked for */
+	const char *probes; /* lines of the probe language; NULL: none */
 	int data; /* descriptor of the data file */
 	uint64_t pages;
 	uint64_t bytes;

@@ -130,7 +130,21 @@ static void say_no_sites(void)
 		  "-fpatchable-function-entry=5, or with -pg -mfentry -mnop-mcount");
 }
 
-static void say_notes(const struct shunt_ctl *ctl, bool sites, bool events)
+/* Each process that one was refused in has said so; what no process has may have a name only. */
+static void say_probes(const struct shunt_ctl *ctl, const char *line)
+{
+	uint64_t set = atomic_load(&ctl->probes);
+
+	for (unsigned i = 0; *line && i < 64; i++, line += *line == '\n') {
+		int n = (int)strcspn(line, "\n");
+
+		if (!(set >> i & 1))
+			shunt_say("the probe '%.*s' found no place in any process", n, line);
+		line += n;
+	}
+}
+
+static void say_notes(const struct shunt_ctl *ctl, bool sites, bool events, const char *probes)
 {
 	for (unsigned i = 0; i < SHUNT_CTL_NOTES; i++) {
 		const struct shunt_ctl_note *n = &ctl->notes[i];
@@ -144,7 +158,9 @@ static void say_notes(const struct shunt_ctl *ctl, bool sites, bool events)
 	}
 	if (events && atomic_load(&ctl->processes) && !atomic_load(&ctl->points))
 		shunt_say("no tracepoint matched: 'shunt list --points PID' shows a program's");
-	if (sites || events || atomic_load(&ctl->points))
+	if (probes && atomic_load(&ctl->processes))
+		say_probes(ctl, probes);
+	if (sites || events || (probes && atomic_load(&ctl->processes)) || atomic_load(&ctl->points))
 		return;
 	if (atomic_load(&ctl->processes))
 		say_no_sites();
@@ -200,7 +216,7 @@ int shunt_record_finish(struct shunt_recording *r, bool recovering)
 
 	shunt_drain_rest(r);
 	code = write_down(r, &sum);
-	say_notes(r->ctl, atomic_load(&r->ctl->functions) > 0, r->events);
+	say_notes(r->ctl, atomic_load(&r->ctl->functions) > 0, r->events, r->probes);
 	if (atomic_load(&r->ctl->functions))
 		say_patches(r->ctl);
 	say_events(r, &sum);

@@ -154,7 +154,7 @@ static bool is_ours(const char *entry)
 {
 	static const char *const names[] = { "LD_PRELOAD=", "SHUNT_DIR=", "SHUNT_OUT=",
 		"SHUNT_RULES=", "SHUNT_DEPTH=", "SHUNT_CHILDREN=", "SHUNT_CONTROL=",
-		"SHUNT_EVENTS=" };
+		"SHUNT_EVENTS=", "SHUNT_PROBES=" };
 
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		if (!strncmp(entry, names[i], strlen(names[i])))
@@ -208,7 +208,7 @@ int shunt_program_env(struct shunt_program *p, const struct shunt_recording *r,
 	preload = preloadable(agent, r, link);
 	while (environ[n])
 		n++;
-	e.list = calloc(n + 9, sizeof *e.list);
+	e.list = calloc(n + 10, sizeof *e.list);
 	if (!e.list || !preload) {
 		shunt_say("cannot start: %s", strerror(errno));
 		return 1;
@@ -226,6 +226,8 @@ int shunt_program_env(struct shunt_program *p, const struct shunt_recording *r,
 		env_add(&e, "SHUNT_DEPTH=%s", o->depth);
 	if (o->events)
 		env_add(&e, "SHUNT_EVENTS=%s", o->events);
+	if (o->probes)
+		env_add(&e, "SHUNT_PROBES=%s", o->probes);
 	if (!o->control)
 		env_add(&e, "SHUNT_CONTROL=0");
 	p->env = e.list;

@@ -127,8 +127,9 @@ struct shunt_ctl {
 	_Atomic uint32_t forking; /* children that have not come up yet; a fork that
 				   * failed counts for ever */
 	_Atomic uint32_t points; /* 1: tracepoints were switched on */
+	_Atomic uint64_t probes; /* bit i: the recorder's probe i, of the first 64, was set somewhere */
 	char out[1024]; /* the trace directory */
-	char unused[4096 - 88 - 1024];
+	char unused[4096 - 96 - 1024];
 	struct shunt_ctl_note notes[SHUNT_CTL_NOTES];
 	struct shunt_ctl_image images[SHUNT_CTL_IMAGES];
 	struct shunt_ctl_proc procs[SHUNT_CTL_PROCS];

@@ -24,6 +24,11 @@ static const struct {
 	{ "set", SHUNT_CTL_SET },
 	{ "changes", SHUNT_CTL_CHANGES },
 	{ "points", SHUNT_CTL_POINTS },
+	{ "probe", SHUNT_CTL_PROBE },
+	{ "unprobe", SHUNT_CTL_UNPROBE },
+	{ "probe-on", SHUNT_CTL_PROBE_ON },
+	{ "probe-off", SHUNT_CTL_PROBE_OFF },
+	{ "probes", SHUNT_CTL_PROBES },
 };
 
 /* Cuts the verb off a line; *rest is what follows its space, "" if nothing. */
@@ -75,6 +80,12 @@ static int parse_glob(char *arg, struct shunt_ctl_request *req, const char **why
 	return 0;
 }
 
+/* Whether a request may have several lines of it. */
+static bool of_lines(enum shunt_ctl_verb verb)
+{
+	return verb <= SHUNT_CTL_DISABLE || (verb >= SHUNT_CTL_PROBE && verb <= SHUNT_CTL_PROBE_OFF);
+}
+
 static int parse_line(char *line, struct shunt_ctl_request *req, const char **why)
 {
 	char *rest;
@@ -84,15 +95,13 @@ static int parse_line(char *line, struct shunt_ctl_request *req, const char **wh
 	if (!verb)
 		return -EINVAL;
 	*why = "one kind of request at a time";
-	if (req->verb && (req->verb != verb || verb > SHUNT_CTL_DISABLE))
+	if (req->verb && (req->verb != verb || !of_lines(verb)))
 		return -EINVAL;
 	req->verb = verb;
-	if (verb <= SHUNT_CTL_DISABLE)
-		return parse_glob(rest, req, why);
 	if (verb == SHUNT_CTL_LIST || verb == SHUNT_CTL_VALUES || verb == SHUNT_CTL_CHANGES ||
-		verb == SHUNT_CTL_POINTS)
+		verb == SHUNT_CTL_POINTS || verb == SHUNT_CTL_PROBES)
 		return parse_first(rest, req, why);
-	if (verb == SHUNT_CTL_SET)
+	if (verb == SHUNT_CTL_SET || of_lines(verb))
 		return parse_glob(rest, req, why);
 	*why = "this request takes no argument";
 	return *rest ? -EINVAL : 0;
@@ -124,27 +133,33 @@ int shunt_ctl_parse_request(const char *text, size_t len, struct shunt_ctl_reque
 	return req->verb ? 0 : -EINVAL;
 }
 
-ssize_t shunt_ctl_write_rules(char out[SHUNT_CTL_REQUEST], const char *const *globs, size_t n,
-	bool on)
+ssize_t shunt_ctl_write_lines(char out[SHUNT_CTL_REQUEST], const char *verb, const char *const *words,
+	size_t n)
 {
-	const char *verb = on ? "enable " : "disable ";
 	size_t at = 0, vlen = strlen(verb);
 
 	if (n > SHUNT_CTL_GLOBS)
 		return -E2BIG;
 	for (size_t i = 0; i < n; i++) {
-		size_t len = strlen(globs[i]);
+		size_t len = strlen(words[i]);
 
-		if (!len || strchr(globs[i], '\n'))
+		if (!len || strchr(words[i], '\n'))
 			return -EINVAL;
-		if (at + vlen + len + 1 > SHUNT_CTL_REQUEST)
+		if (at + vlen + len + 2 > SHUNT_CTL_REQUEST)
 			return -E2BIG;
 		memcpy(out + at, verb, vlen);
-		memcpy(out + at + vlen, globs[i], len);
-		at += vlen + len;
+		out[at + vlen] = ' ';
+		memcpy(out + at + vlen + 1, words[i], len);
+		at += vlen + len + 1;
 		out[at++] = '\n';
 	}
 	return (ssize_t)at;
+}
+
+ssize_t shunt_ctl_write_rules(char out[SHUNT_CTL_REQUEST], const char *const *globs, size_t n,
+	bool on)
+{
+	return shunt_ctl_write_lines(out, on ? "enable" : "disable", globs, n);
 }
 
 bool shunt_ctl_next_line(struct shunt_ctl_reply *reply, struct shunt_ctl_line *line)

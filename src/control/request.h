@@ -14,6 +14,10 @@
  *   values FIRST [GLOB]                          values, keys, calls, choices
  *   set NAME=VALUE                               one of them
  *   changes FIRST                                what changed, from this one on
+ *   probe SPEC             \n probe SPEC ...      new probes (probe/spec.h), all or none
+ *   unprobe GLOB           \n unprobe GLOB ...    removes them, by their events' names
+ *   probe-on GLOB ..  probe-off GLOB ..          switches them
+ *   probes FIRST [GLOB]                          probes
  *
  * Answer: `ok` or `error SENTENCE`, then lines `key value`; of `list`:
  *
@@ -23,6 +27,10 @@
  * of `points`:
  *
  *   pt <number> <on|off> <sites> <probes>\t<object>\t<name>\t<filter>\t<fields, with commas>
+ *
+ * of `probes`, and of `probe` for the new ones:
+ *
+ *   pr <number> <on|off> <form> <hits> <address-hex>\t<event>\t<place>\t<spec>
  *
  * of `values`, and of `changes`, whose `next` is always there:
  *
@@ -52,15 +60,20 @@ enum shunt_ctl_verb {
 	SHUNT_CTL_SET,
 	SHUNT_CTL_CHANGES,
 	SHUNT_CTL_POINTS,
+	SHUNT_CTL_PROBE,
+	SHUNT_CTL_UNPROBE,
+	SHUNT_CTL_PROBE_ON,
+	SHUNT_CTL_PROBE_OFF,
+	SHUNT_CTL_PROBES,
 };
 
 enum { SHUNT_CTL_GLOBS = 128 };
 
 struct shunt_ctl_request {
 	enum shunt_ctl_verb verb;
-	uint32_t first; /* of list, values, changes, points */
+	uint32_t first; /* of list, values, changes, points, probes */
 	size_t nglobs;
-	const char *globs[SHUNT_CTL_GLOBS]; /* into text; of set NAME=VALUE */
+	const char *globs[SHUNT_CTL_GLOBS]; /* into text; of set NAME=VALUE; of probe SPEC */
 	char text[SHUNT_CTL_REQUEST + 1];
 };
 
@@ -69,9 +82,12 @@ int shunt_ctl_parse_request(const char *text, size_t len, struct shunt_ctl_reque
 	const char **why);
 
 /*
- * Writes `enable` or `disable` lines for the globs to `out`. Returns the length, or -E2BIG, or -EINVAL for a glob that cannot be
- * sent (empty, or with a line break).
+ * Writes a line for each word, behind the verb. Returns the length, or -E2BIG, or -EINVAL for a
+ * word that cannot be sent (empty, or with a line break).
  */
+ssize_t shunt_ctl_write_lines(char out[SHUNT_CTL_REQUEST], const char *verb, const char *const *words,
+	size_t n);
+/* So for `enable` or `disable`. */
 ssize_t shunt_ctl_write_rules(char out[SHUNT_CTL_REQUEST], const char *const *globs, size_t n,
 	bool on);
 

@@ -33,6 +33,16 @@ static void requests(void)
 	ok(!parse("set a b=c d") && req.verb == SHUNT_CTL_SET && !strcmp(req.globs[0], "a b=c d"),
 		"set takes the rest of the line");
 	ok(!parse("changes 7") && req.verb == SHUNT_CTL_CHANGES && req.first == 7, "changes takes a number");
+	ok(!parse("probe a b(%rdi, x)\nprobe c") && req.verb == SHUNT_CTL_PROBE && req.nglobs == 2 &&
+			!strcmp(req.globs[0], "a b(%rdi, x)") && !strcmp(req.globs[1], "c"),
+		"probe takes a text a line");
+	ok(!parse("unprobe a*\nunprobe b") && req.verb == SHUNT_CTL_UNPROBE && req.nglobs == 2 &&
+			!parse("probe-on a\nprobe-on b") && req.verb == SHUNT_CTL_PROBE_ON && req.nglobs == 2 &&
+			!parse("probe-off a\nprobe-off b") && req.verb == SHUNT_CTL_PROBE_OFF && req.nglobs == 2,
+		"what is done with probes, a glob a line");
+	ok(!parse("probes 4 x*") && req.verb == SHUNT_CTL_PROBES && req.first == 4 &&
+			!strcmp(req.globs[0], "x*"),
+		"probes, as list");
 	ok(!parse("stop") && req.verb == SHUNT_CTL_STOP, "stop stands alone");
 }
 
@@ -41,7 +51,9 @@ static void bad_requests(void)
 	static const char *const bad[] = { "", "\n", "enable", "enable ", "enablefoo x", "ENABLE x",
 		"list", "list x", "list 99999999999", "list 4294967296", "list 1x", "stat 1",
 		"stat\nstat", "enable a\ndisable b", "enable a\nstat", "stat\nenable a",
-		"list 1\nlist 2", "set", "set a=1\nset b=2", "values", "changes x", "enable a\n\nenable b", " stat" };
+		"list 1\nlist 2", "set", "set a=1\nset b=2", "values", "changes x", "enable a\n\nenable b", " stat",
+		"probe", "probe a\nunprobe b", "probe-on a\nprobe-off a", "probe a\nstat", "probes", "probes x",
+		"probes 1\nprobes 2", "points 0\npoints 1" };
 	char big[SHUNT_CTL_REQUEST + 2];
 	unsigned refused = 0, n = sizeof bad / sizeof *bad;
 

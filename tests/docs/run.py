@@ -91,7 +91,7 @@ def runs(name, header, code):
 
 def options():
     known = {}
-    for command in ('record', 'report', 'dump', 'enable', 'disable', 'list', 'set', 'watch', 'stat'):
+    for command in ('record', 'report', 'dump', 'enable', 'disable', 'list', 'set', 'watch', 'stat', 'probe'):
         p = subprocess.run([SHUNT, command, '--no-such-option'], capture_output=True, text=True)
         ok(p.returncode == 2 and len(p.stderr.splitlines()) == 1,
            'shunt %s: wrong use is refused in one line' % command, p.stderr)
@@ -104,7 +104,7 @@ def options():
         text = open(path).read().replace('*', '').replace('\\', '')
         page = re.search(r'shunt-(\w+)\.1\.scd$', path)
         wrong, named = [], 0
-        for command, rest in re.findall(r'shunt (record|report|dump|enable|disable|list|set|watch|stat)\b([^\n`|]*)',
+        for command, rest in re.findall(r'shunt (record|report|dump|enable|disable|list|set|watch|stat|probe)\b([^\n`|]*)',
                                         text):
             rest = rest.split(' -- ')[0]
             for option in re.findall(r'(?<![\w-])(--[a-z][\w-]*|-[A-Za-z])\b', rest):
