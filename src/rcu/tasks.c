@@ -194,6 +194,7 @@ static struct {
 	struct shunt_look look;
 	struct shunt_zone *calling; /* clear, and not called back yet */
 	int delay_ms;
+	bool again; /* somebody has kicked since the look began */
 } now;
 
 static void take_fresh(void)
@@ -413,6 +414,11 @@ static int look_on(void)
 	}
 	report_stalls(report_held);
 	finish();
+	if (now.again) {
+		now.again = false;
+		now.delay_ms = 0;
+		return 0;
+	}
 	if (!__atomic_load_n(&stats.held, __ATOMIC_RELAXED)) {
 		now.delay_ms = 0;
 		return -1;
@@ -426,6 +432,8 @@ static int pass(void)
 
 	if (__atomic_exchange_n(&kicked, 0, __ATOMIC_SEQ_CST)) {
 		gather();
+		/* A look that has begun knows nothing of who has come since. */
+		now.again |= now.active;
 		if (!now.active)
 			now.delay_ms = 0;
 	}

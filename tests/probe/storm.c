@@ -167,6 +167,12 @@ static void toggle(struct mine *m)
 	}
 }
 
+static void on_log(enum shunt_log_level level, const char *message)
+{
+	(void)level;
+	diag("%s", message);
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL);
@@ -175,6 +181,8 @@ int main(int argc, char **argv)
 	pthread_t thread[THREADS];
 
 	printf("# seed %lu\n", (unsigned long)seed);
+	shunt_set_log(on_log, SHUNT_LOG_WARNING);
+	shunt_rcu_tasks_set(SHUNT_RCU_TASKS_STALL_MS, 3000);
 	state = seed * 0x9E3779B97F4A7C15ull | 1;
 	for (unsigned i = 0; i < 3 * INPUTS; i++)
 		expected[i % 3][i / 3 % INPUTS] = functions[i % 3]((long)(i / 3 % INPUTS) * 0x12345,
