@@ -25,7 +25,8 @@
 #include "text/text_internal.h"
 
 #define PAGE 4096ul
-#define GROWTH (512ul << 20)
+#define HEAP_GROWTH (64ul << 20)
+#define STACK_GROWTH (512ul << 20)
 #define LOWEST 0x10000ul
 #define HIGHEST 0x7ffffffff000ul
 
@@ -110,7 +111,7 @@ static bool grows(uintptr_t page)
 {
 	uintptr_t brk = (uintptr_t)shunt_sys(SYS_brk, 0), stack = (uintptr_t)environ;
 
-	return page - (brk - PAGE) < GROWTH || stack - page < GROWTH;
+	return page - (brk - PAGE) < HEAP_GROWTH || stack - page < STACK_GROWTH;
 }
 
 static int take_page(uintptr_t page)
