@@ -25,10 +25,13 @@
  * over when no claim is left in it.
  *
  * Runs in any context; no vector registers, no lock, no allocation but for a
- * thread's first event. All read-modify-writes of the thread's own words are
- * single instructions.
+ * thread's first event, and nothing of libc (errno included), which may be traced: but
+ * for pthread_setspecific(), once a thread, whose own events find their way already. All
+ * read-modify-writes of the thread's own words are single instructions.
  */
+#include <dlfcn.h>
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -38,6 +41,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "arch/x86_64/text_sys.h"
 #include "pool.h"
 #include "writer.h"
 
@@ -97,6 +101,17 @@ static inline uint64_t hi_of(uint64_t ts)
 	return (ts >> 32) + 1;
 }
 
+/* The kernel's own function; libc's may be traced. NULL: it is not there. */
+static int (*monotonic)(clockid_t, struct timespec *);
+
+static void find_clock(void)
+{
+	void *vdso = monotonic ? NULL : dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_NOLOAD);
+
+	if (vdso)
+		*(void **)&monotonic = dlvsym(vdso, "__vdso_clock_gettime", "LINUX_2.6");
+}
+
 static uint64_t clock_now(const struct shunt_ring *r)
 {
 	struct timespec t;
@@ -105,7 +120,10 @@ static uint64_t clock_now(const struct shunt_ring *r)
 		return clock_tsc();
 	if (r->clock == SHUNT_RING_CLOCK_NONE)
 		return 0;
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	if (monotonic)
+		monotonic(CLOCK_MONOTONIC, &t);
+	else
+		shunt_sys(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
@@ -117,37 +135,51 @@ struct block {
 	struct shunt_ring_writer w[SHUNT_RING_MAX];
 	struct block *next;
 	int32_t tid;
+	uint8_t rounds; /* of destructors that the thread has been through ... */
+	uint8_t over;	/* ... all of them */
 };
 
 static __thread struct block *mine;
 static struct block *blocks;   /* all of this process */
 static int32_t blocks_process; /* whose they are */
-static pthread_key_t exit_key;
-static int exit_key_made;
 
 /* Frames further apart are taken to be on different stacks. */
 #define STACK_REACH (1u << 20)
 
 static int32_t gettid_(void)
 {
-	return (int32_t)syscall(SYS_gettid);
+	return (int32_t)shunt_sys(SYS_gettid);
 }
 
 static bool tid_gone(int32_t tid)
 {
-	return syscall(SYS_tgkill, syscall(SYS_getpid), tid, 0) < 0 && errno == ESRCH;
+	return shunt_sys(SYS_tgkill, shunt_sys(SYS_getpid), tid, 0) == -ESRCH;
 }
+
+static pthread_key_t exit_key;
+static int exit_key_made;
 
 static void thread_exit(void *arg)
 {
 	struct block *b = arg;
 
+	/*
+	 * Other keys' destructors may write events in each round: the slot is kept until the
+	 * last, or there would be one for each round. What the thread does after that, in
+	 * libc's own code, would get it one for good.
+	 */
+	if (++b->rounds < PTHREAD_DESTRUCTOR_ITERATIONS) {
+		pthread_setspecific(exit_key, b);
+		return;
+	}
+	b->over = 1;
 	for (int i = 0; i < SHUNT_RING_MAX; i++)
 		shunt_ring_leave(i, &b->w[i]);
 }
 
 void shunt_ring_writers_init(void)
 {
+	find_clock();
 	if (!exit_key_made && !pthread_key_create(&exit_key, thread_exit))
 		exit_key_made = 1;
 }
@@ -160,6 +192,7 @@ static void block_reset(struct block *b, int32_t tid)
 		b->w[i].longs = 0;
 		b->w[i].preparing = 0;
 	}
+	b->rounds = b->over = 0;
 	b->tid = tid;
 }
 
@@ -183,13 +216,13 @@ static struct block *block_reuse(int32_t tid)
 static struct block *block_grow(int32_t tid)
 {
 	size_t size = 16384, n = size / sizeof(struct block);
-	struct block *b = (void *)syscall(SYS_mmap, NULL, size, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS, -1L, 0L);
-	struct block *head;
+	long p = shunt_sys(SYS_mmap, 0, size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct block *b = (void *)p, *head;
 
-	if (b == MAP_FAILED)
+	if (shunt_sys_failed(p))
 		return NULL;
-	syscall(SYS_madvise, b, size, MADV_WIPEONFORK);
+	shunt_sys(SYS_madvise, b, size, MADV_WIPEONFORK);
 	for (size_t i = 0; i < n; i++) {
 		block_reset(&b[i], 0);
 		b[i].next = i + 1 < n ? &b[i + 1] : NULL;
@@ -206,7 +239,7 @@ static struct block *block_grow(int32_t tid)
 /* A child made by a bare fork: what it finds is its parent's, and wiped. */
 static void check_process(void)
 {
-	int32_t pid = (int32_t)syscall(SYS_getpid);
+	int32_t pid = (int32_t)shunt_sys(SYS_getpid);
 
 	if (blocks_process != pid) {
 		blocks_process = pid;
@@ -217,7 +250,6 @@ static void check_process(void)
 static struct block *block_get(void)
 {
 	struct block *b = mine;
-	int saved = errno;
 	int32_t tid;
 
 	if (b && b->tid)
@@ -226,7 +258,6 @@ static struct block *block_get(void)
 	tid = gettid_();
 	if (b) { /* wiped: this is a fork child */
 		block_reset(b, tid);
-		errno = saved;
 		return b;
 	}
 	b = block_reuse(tid);
@@ -235,7 +266,6 @@ static struct block *block_get(void)
 	/* A handler that came first keeps its block; ours waits for the thread's end. */
 	if (b && !mine)
 		mine = b;
-	errno = saved;
 	return mine;
 }
 
@@ -289,9 +319,9 @@ static struct pool_slot *slot_take(struct shunt_ring *r)
 static void slot_begin(struct shunt_ring *r, struct pool_slot *s)
 {
 	s->tag = r->tag;
-	s->pid = (uint32_t)syscall(SYS_getpid);
+	s->pid = (uint32_t)shunt_sys(SYS_getpid);
 	s->tid = (uint32_t)gettid_();
-	syscall(SYS_prctl, PR_GET_NAME, s->comm);
+	shunt_sys(SYS_prctl, PR_GET_NAME, s->comm);
 	s->a.written = s->a.discarded = 0;
 	s->a.read = s->a.torn = 0;
 	s->a.overwritten = 0;
@@ -327,6 +357,11 @@ struct shunt_ring_writer *shunt_ring_writer(struct shunt_ring *r)
 	struct block *b = block_get();
 
 	return b ? &b->w[r->id] : NULL;
+}
+
+bool shunt_ring_thread_over(void)
+{
+	return mine && mine->over;
 }
 
 bool shunt_ring_uses_tsc(const struct shunt_ring *r)
@@ -548,12 +583,9 @@ static void page_begin(struct shunt_ring *r, struct shunt_ring_writer *w, uint32
 static bool on_altstack(uintptr_t sp)
 {
 	stack_t ss;
-	int saved = errno;
-	bool on = !syscall(SYS_sigaltstack, NULL, &ss) && !(ss.ss_flags & SS_DISABLE) &&
-		  sp - (uintptr_t)ss.ss_sp < ss.ss_size;
 
-	errno = saved;
-	return on;
+	return !shunt_sys(SYS_sigaltstack, 0, &ss) && !(ss.ss_flags & SS_DISABLE) &&
+	       sp - (uintptr_t)ss.ss_sp < ss.ss_size;
 }
 
 /*

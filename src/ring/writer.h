@@ -40,6 +40,9 @@ struct shunt_ring_writer {
 /* The calling thread's writer, NULL when there is no memory. Any context. */
 struct shunt_ring_writer *shunt_ring_writer(struct shunt_ring *ring);
 
+/* The calling thread has ended but for libc's own code: it has no writer any more. */
+bool shunt_ring_thread_over(void);
+
 /* Writes a short event, or counts it as discarded (-ENOSPC). Any context. */
 int shunt_ring_put_slow(struct shunt_ring *ring, struct shunt_ring_writer *w, uint32_t tag);
 

@@ -256,8 +256,8 @@ static const struct shunt_edit *inside(const struct shunt_batch *b, uintptr_t ad
 	return lo < b->n && addr > shunt_edit_start(&b->e[lo]) && b->pending[lo] ? &b->e[lo] : NULL;
 }
 
-/* Does any word of the stack in use point into a site? */
-static bool may_come_back(struct helper *h, uintptr_t sp)
+/* Does any word of the stack in use point into a site? (Not all of them are in objects.) */
+__attribute__((no_sanitize("address"))) static bool may_come_back(struct helper *h, uintptr_t sp)
 {
 	struct shunt_vma v;
 	uintptr_t end;
