@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <shunt/ring.h>
@@ -27,6 +28,7 @@
 #include "probe/named.h"
 #include "probe/place.h"
 #include "site/site.h"
+#include "trace/hook.h"
 #include "trace/kind.h"
 #include "trace/point.h"
 
@@ -90,6 +92,48 @@ void shunt_agent_count(const struct shunt_record_change *res)
 			res->refused, res->reason);
 }
 
+/* --- functions that cannot be traced: left-out/IMAGE of the trace ----------------- */
+
+struct leaving {
+	FILE *f;
+	uint32_t n;
+};
+
+static int count_one(const struct shunt_record_left_out *l, void *arg)
+{
+	struct leaving *to = arg;
+	const char *name = l->object->strings + l->object->funcs[l->i].name;
+
+	to->n++;
+	if (to->f)
+		fprintf(to->f, "%s\t%s\t%s\n", l->why, l->object->path, name);
+	return 0;
+}
+
+/*
+ * Written anew when there are more of them; nothing but a message to people depends on it,
+ * so it is not renamed into place.
+ */
+static void export_left_out(void)
+{
+	static uint32_t written;
+	struct leaving l = {0};
+	char path[sizeof shunt_agent.out + 32];
+
+	shunt_record_left_out(count_one, &l);
+	if (l.n == written)
+		return;
+	snprintf(path, sizeof path, "%s/left-out", shunt_agent.out);
+	mkdir(path, 0777);
+	snprintf(path, sizeof path, "%s/left-out/%u", shunt_agent.out, shunt_agent.image);
+	l.f = fopen(path, "we");
+	if (!l.f)
+		return;
+	written = l.n;
+	shunt_record_left_out(count_one, &l);
+	fclose(l.f);
+}
+
 /* Functions that were found since the last time, for the totals. */
 static void count_functions(void)
 {
@@ -97,6 +141,7 @@ static void count_functions(void)
 	struct shunt_record_stats st;
 
 	shunt_record_stats(&st);
+	export_left_out();
 	pthread_mutex_lock(&lock);
 	if (st.functions > counted) {
 		atomic_fetch_add(&shunt_agent.ctl->functions, st.functions - counted);
@@ -114,15 +159,17 @@ void shunt_agent_refresh(void)
 
 	if (!shunt_agent.ctl)
 		return;
+	shunt_trace_be_quiet();
 	memset(&res, 0, sizeof res);
 	/* Names first: events of a new object never come before its file. */
-	if (!shunt_objects_refresh())
-		shunt_agent_export();
+	shunt_record_look(NULL, 0, NULL);
+	shunt_agent_export();
 	shunt_record_refresh(&res);
 	shunt_agent_count(&res);
 	shunt_agent_retry_probes();
 	shunt_agent_export();
 	count_functions();
+	shunt_trace_speak();
 	errno = saved;
 }
 
@@ -152,6 +199,22 @@ static int add_rules(const char *text)
 			glob[n - 1] = 0;
 			err = shunt_record_rule(glob, *text == '+');
 		}
+		text += n + (text[n] == '\n');
+	}
+	return err;
+}
+
+/* Globs of objects' names, one a line; "-": not even the program's. */
+static int add_unmodified(const char *text)
+{
+	int err = 0;
+
+	while (*text && !err) {
+		size_t n = strcspn(text, "\n");
+		char *glob = strndup(text, n);
+
+		err = glob ? shunt_record_unmodified(strcmp(glob, "-") ? glob : NULL) : -ENOMEM;
+		free(glob);
 		text += n + (text[n] == '\n');
 	}
 	return err;
@@ -189,11 +252,28 @@ static void complain(const char *sentence)
 		shunt_ctl_note(shunt_agent.ctl, SHUNT_NOTE_WARNING, "%s", sentence);
 }
 
+/*
+ * A program that was compiled for tracing is traced where it was, and no more; nor are
+ * the shells and compilers that it starts. Unless asked for.
+ */
+static void decide_style(void)
+{
+	struct shunt_record_stats st;
+	uint32_t style = 0;
+
+	shunt_record_stats(&st);
+	atomic_compare_exchange_strong(&shunt_agent.ctl->style, &style,
+		st.functions ? SHUNT_CTL_COMPILED : SHUNT_CTL_UNMODIFIED);
+	if (st.functions || style == SHUNT_CTL_COMPILED)
+		shunt_record_unmodified(NULL);
+}
+
 /* Tracing itself; a sentence if it cannot be. */
 static const char *start_recording(struct shunt_record_change *res, int *err)
 {
 	const char *rules = getenv("SHUNT_RULES"), *depth = getenv("SHUNT_DEPTH");
 	const char *events = getenv("SHUNT_EVENTS"), *probes = getenv("SHUNT_PROBES");
+	const char *unmodified = getenv("SHUNT_UNMODIFIED"), *why = NULL;
 
 	*err = open_ring(shunt_agent.image, &shunt_agent.ring);
 	if (*err)
@@ -201,6 +281,8 @@ static const char *start_recording(struct shunt_record_change *res, int *err)
 	if (depth)
 		shunt_record_depth((unsigned)strtoul(depth, NULL, 10));
 	*err = add_rules(rules ? rules : "+*");
+	if (!*err && unmodified)
+		*err = add_unmodified(unmodified);
 	if (*err)
 		return "a pattern is not usable";
 	*err = shunt_record_start(shunt_agent.ring);
@@ -212,6 +294,9 @@ static const char *start_recording(struct shunt_record_change *res, int *err)
 		add_events(events);
 	if (probes)
 		shunt_agent_add_probes(probes);
+	decide_style();
+	if (shunt_record_look(NULL, 0, &why) && why)
+		complain(why);
 	shunt_agent_export();
 	*err = shunt_record_refresh(res);
 	return *err ? "functions cannot be switched on" : NULL;
@@ -222,6 +307,8 @@ static void say_if_nothing_to_trace(void)
 	struct shunt_record_stats st;
 
 	shunt_record_stats(&st);
+	if (st.functions && st.functions == st.unmodified)
+		atomic_store(&shunt_agent.ctl->unmodified, 1);
 	if (!st.functions && !getenv("SHUNT_EVENTS") && !getenv("SHUNT_PROBES"))
 		shunt_ctl_note(shunt_agent.ctl, SHUNT_NOTE_NOSITES, "no patchable functions");
 }
@@ -245,6 +332,7 @@ static void before_fork(void)
 {
 	sigset_t before;
 
+	shunt_trace_be_quiet();
 	shunt_hold_signals(&before);
 	pthread_mutex_lock(&lock);
 	held_back = before;
@@ -258,6 +346,7 @@ static void in_parent(void)
 
 	pthread_mutex_unlock(&lock);
 	shunt_release_signals(&before);
+	shunt_trace_speak();
 }
 
 static void leave_recording(void)
@@ -318,6 +407,7 @@ static void in_child(void)
 		atomic_fetch_sub(&ctl->forking, 1);
 	}
 	shunt_release_signals(&before);
+	shunt_trace_speak();
 }
 
 /* ---- the way in and out ---- */
@@ -365,7 +455,9 @@ __attribute__((constructor(101))) static void agent_start(void)
 		shunt_agent.ctl = NULL;
 	if (shunt_agent.ctl && !atomic_load(&shunt_agent.ctl->ended)) {
 		shunt_agent.image = shunt_ctl_new_image(shunt_agent.ctl, 0, 0);
+		shunt_trace_be_quiet();
 		begin();
+		shunt_trace_speak();
 	}
 	errno = saved;
 }
@@ -374,7 +466,9 @@ __attribute__((destructor)) static void agent_end(void)
 {
 	if (!shunt_agent.ctl)
 		return;
+	shunt_trace_be_quiet();
 	shunt_agent_export();
 	if (shunt_agent.proc)
 		shunt_ctl_leave(shunt_agent.proc);
+	shunt_trace_speak();
 }

@@ -100,6 +100,15 @@ static bool caller_matters(const char *file, uintptr_t caller)
 	return s.matters || strchr(file, '$');
 }
 
+/* The agent's own, by the linker's names. */
+extern const char __ehdr_start[] __attribute__((visibility("hidden")));
+extern const char _end[] __attribute__((visibility("hidden")));
+
+static bool is_ours(uintptr_t caller)
+{
+	return caller - (uintptr_t)__ehdr_start < (uintptr_t)_end - (uintptr_t)__ehdr_start;
+}
+
 /* What the wrapper jumps to. */
 __attribute__((used)) dlopen_fn *shunt_agent_route_dlopen(const char *file, int mode,
 	uintptr_t caller);
@@ -107,7 +116,7 @@ __attribute__((used)) dlopen_fn *shunt_agent_route_dlopen(const char *file, int 
 dlopen_fn *shunt_agent_route_dlopen(const char *file, int mode, uintptr_t caller)
 {
 	(void)mode;
-	if (!shunt_agent.ctl || !file)
+	if (!shunt_agent.ctl || !file || is_ours(caller))
 		return next_dlopen();
 	if (!caller_matters(file, caller))
 		return wrapped_dlopen;

@@ -16,8 +16,8 @@ static void answer_change(struct shunt_answer *a, int err, const struct shunt_re
 		shunt_answer_say(a, "error %s%s%s\n", strerror(-err), *res->reason ? ": " : "", res->reason);
 		return;
 	}
-	shunt_answer_say(a, "ok\nmatched %u\nswitched %u\nrefused %u\nns %llu\n", res->matched, res->changed,
-		res->refused, (unsigned long long)res->ns);
+	shunt_answer_say(a, "ok\nmatched %u\nswitched %u\nrefused %u\nleft-out %u\nns %llu\n",
+		res->matched, res->changed, res->refused, res->left_out, (unsigned long long)res->ns);
 	if (*res->reason)
 		shunt_answer_say(a, "reason %s\n", res->reason);
 }
@@ -66,6 +66,10 @@ static void change(const struct shunt_ctl_request *req, bool on, struct shunt_an
 									: strerror(-points));
 		return;
 	}
+	/* Names first: an event never comes before what it is called. */
+	if (on && n)
+		shunt_record_look((const char *const *)globs, n, NULL);
+	shunt_agent_export();
 	err = n ? shunt_record_set((const char *const *)globs, n, on, &res) : 0;
 	res.matched += (uint32_t)points;
 	res.changed += (uint32_t)points;
@@ -173,7 +177,7 @@ static void carry_out(const struct shunt_ctl_request *req, struct shunt_answer *
 
 void shunt_agent_serve(void)
 {
-	struct shunt_server server = {shunt_agent.proc, carry_out, shunt_agent_pending_loads, false};
+	struct shunt_server server = {shunt_agent.proc, carry_out, shunt_agent_pending_loads, false, true};
 	int err = shunt_serve_start(&server);
 
 	if (err)

@@ -18,7 +18,7 @@
 /* ---- enable, disable ---- */
 
 struct outcome {
-	uint64_t matched, switched, refused, ns;
+	uint64_t matched, switched, refused, left_out, ns;
 	char reason[200];
 };
 
@@ -33,6 +33,8 @@ static void read_outcome(const char *reply, size_t len, struct outcome *out)
 			out->matched = shunt_ctl_number(&line);
 		else if (shunt_ctl_key_is(&line, "switched"))
 			out->switched = shunt_ctl_number(&line);
+		else if (shunt_ctl_key_is(&line, "left-out"))
+			out->left_out = shunt_ctl_number(&line);
 		else if (shunt_ctl_key_is(&line, "refused"))
 			out->refused = shunt_ctl_number(&line);
 		else if (shunt_ctl_key_is(&line, "ns"))
@@ -55,6 +57,9 @@ static int show_outcome(unsigned pid, bool on, const struct outcome *o)
 	printf("process %u: %llu matched, %llu switched %s in %.3f ms\n", pid,
 		(unsigned long long)o->matched, (unsigned long long)o->switched,
 		on ? "on" : "off", (double)o->ns / 1e6);
+	if (o->left_out)
+		printf("process %u: %llu left out: they were not compiled for tracing, and cannot be "
+		       "traced as they are\n", pid, (unsigned long long)o->left_out);
 	if (!o->refused)
 		return 0;
 	fprintf(stderr, "shunt: process %u: %llu functions could not be switched: %s\n", pid,

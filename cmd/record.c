@@ -38,6 +38,12 @@ static const char usage[] =
 	"  -o, --output DIR       the trace (default: shunt.trace)\n"
 	"  -F, --filter GLOB      record functions of this name (default: all); repeatable\n"
 	"  -N, --notrace GLOB     but not these; repeatable\n"
+	"      --unmodified OBJECT    also functions that were not compiled for tracing, of the\n"
+	"                         program or libraries of this name, such as libssl.so.3, or\n"
+	"                         '*'; repeatable. A program that has no others is traced so\n"
+	"                         without asking, and -F 'libc.so.6:malloc*' does it for those\n"
+	"      --no-unmodified    not even then\n"
+	"      --why              list functions that could not be traced, each with the reason\n"
 	"  -D, --depth N          only the outermost N levels of calls\n"
 	"  -e, --event GLOB       tracepoints of this name (provider:name); repeatable\n"
 	"      --event-filter EXPRESSION\n"
@@ -128,7 +134,7 @@ static int one_of(const char *option, const char *word, const char *first, const
 }
 
 enum { OPT_MODE = 256, OPT_CHILDREN, OPT_CLOCK, OPT_NO_CONTROL, OPT_RECOVER,
-	OPT_EVENT_FILTER, OPT_PROBE };
+	OPT_EVENT_FILTER, OPT_PROBE, OPT_UNMODIFIED, OPT_NO_UNMODIFIED, OPT_WHY };
 
 static const struct option long_options[] = {
 	{ "output", required_argument, NULL, 'o' },
@@ -144,6 +150,9 @@ static const struct option long_options[] = {
 	{ "clock", required_argument, NULL, OPT_CLOCK },
 	{ "no-control", no_argument, NULL, OPT_NO_CONTROL },
 	{ "recover", required_argument, NULL, OPT_RECOVER },
+	{ "unmodified", required_argument, NULL, OPT_UNMODIFIED },
+	{ "no-unmodified", no_argument, NULL, OPT_NO_UNMODIFIED },
+	{ "why", no_argument, NULL, OPT_WHY },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
 };
@@ -153,6 +162,7 @@ struct parsed {
 	struct rules on, off;
 	char *events; /* "glob<TAB>filter" lines; malloced */
 	char *probes; /* lines; malloced */
+	char *unmodified; /* lines; malloced */
 	const char *recover;
 	bool help;
 };
@@ -210,6 +220,23 @@ static int add_probe(struct parsed *p, const char *text)
 	return 0;
 }
 
+static int add_unmodified(struct parsed *p, const char *glob)
+{
+	size_t n = p->unmodified ? strlen(p->unmodified) : 0;
+	char *more;
+
+	if (strpbrk(glob, "\n:") || shunt_glob_check(glob)) {
+		shunt_say("'%s': that is not a pattern for the names of files", glob);
+		return 2;
+	}
+	more = realloc(p->unmodified, n + strlen(glob) + 2);
+	if (!more)
+		return 1;
+	p->unmodified = more;
+	sprintf(more + n, "%s\n", glob);
+	return 0;
+}
+
 static int option(struct parsed *p, int opt)
 {
 	int which;
@@ -247,6 +274,13 @@ static int option(struct parsed *p, int opt)
 		return 0;
 	case OPT_RECOVER:
 		p->recover = optarg;
+		return 0;
+	case OPT_UNMODIFIED:
+		return add_unmodified(p, optarg);
+	case OPT_NO_UNMODIFIED:
+		return add_unmodified(p, "-");
+	case OPT_WHY:
+		p->o.why = true;
 		return 0;
 	case 'h':
 		p->help = true;
@@ -287,6 +321,7 @@ static int parse(struct parsed *p, int argc, char **argv)
 	p->o.rules = rules;
 	p->o.events = p->events;
 	p->o.probes = p->probes;
+	p->o.unmodified = p->unmodified;
 	return 0;
 }
 
@@ -562,6 +597,7 @@ static int record(const struct shunt_record_options *o)
 	r.overwrite = o->overwrite;
 	r.events = o->events != NULL;
 	r.probes = o->probes;
+	r.why = o->why;
 	code = shunt_program_find(&program, o->argv);
 	if (code)
 		return code;

@@ -25,6 +25,8 @@ struct shunt_record_options {
 	bool children;	      /* record forked processes too */
 	bool control;	      /* a control thread in each process */
 	const char *clock;    /* NULL: the best there is */
+	const char *unmodified; /* globs of objects, one a line; "-": none; NULL: the program */
+	bool why;	      /* list what was left out */
 	char **argv;	      /* the program */
 };
 
@@ -39,6 +41,7 @@ struct shunt_recording {
 	bool overwrite;
 	bool events; /* tracepoints were asked for */
 	const char *probes; /* lines of the probe language; NULL: none */
+	bool why;    /* each function that was left out is listed */
 	int data; /* descriptor of the data file */
 	uint64_t pages;
 	uint64_t bytes;
@@ -97,6 +100,14 @@ int shunt_record_finish(struct shunt_recording *r, bool recovering);
 void shunt_record_sum(const struct shunt_recording *r, struct shunt_record_totals *sum);
 /* Removes the recording's files in shared memory. */
 void shunt_remove_shared(const struct shunt_recording *r);
+
+/* ---- record_left_out.c: functions that could not be traced ---- */
+
+/* Says how many for which reason, and with r->why which. */
+void shunt_left_out_say(const struct shunt_recording *r);
+/* 1234567 as 1,234,567. */
+const char *shunt_grouped(uint64_t n, char buf[32]);
+
 /* ---- record_recover.c: `shunt record --recover DIR` ---- */
 int shunt_record_recover(const char *dir);
 

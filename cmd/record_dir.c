@@ -70,22 +70,22 @@ static enum what what_is(const char *dir)
 	return !trace ? FOREIGN : complete ? TRACE : UNFINISHED;
 }
 
-static void remove_objects(const char *dir)
+static void remove_folder(const char *dir, const char *folder)
 {
 	char path[PATH_MAX + 300];
 	struct dirent *e;
 	DIR *d;
 
-	snprintf(path, sizeof path, "%s/objects", dir);
+	snprintf(path, sizeof path, "%s/%s", dir, folder);
 	d = opendir(path);
 	while (d && (e = readdir(d))) {
-		snprintf(path, sizeof path, "%s/objects/%s", dir, e->d_name);
+		snprintf(path, sizeof path, "%s/%s/%s", dir, folder, e->d_name);
 		if (e->d_name[0] != '.')
 			unlink(path);
 	}
 	if (d)
 		closedir(d);
-	snprintf(path, sizeof path, "%s/objects", dir);
+	snprintf(path, sizeof path, "%s/%s", dir, folder);
 	rmdir(path);
 }
 
@@ -110,7 +110,8 @@ static void remove_trace(const char *dir)
 	static const char *const files[] = { "info", "data", "threads" };
 	char path[PATH_MAX + 16];
 
-	remove_objects(dir);
+	remove_folder(dir, "objects");
+	remove_folder(dir, "left-out");
 	remove_points(dir);
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
 		snprintf(path, sizeof path, "%s/%s", dir, files[i]);

@@ -70,7 +70,7 @@ static const char *plural(uint64_t n)
 }
 
 /* 1234567 as 1,234,567. */
-static const char *grouped(uint64_t n, char buf[32])
+const char *shunt_grouped(uint64_t n, char buf[32])
 {
 	char digits[24];
 	int len = snprintf(digits, sizeof digits, "%llu", (unsigned long long)n), at = 0;
@@ -88,7 +88,7 @@ static void say_events(const struct shunt_recording *r, const struct shunt_recor
 {
 	char n[32];
 
-	shunt_say("%s event%s of %u thread%s in %s (%.1f MiB)", grouped(t->read, n),
+	shunt_say("%s event%s of %u thread%s in %s (%.1f MiB)", shunt_grouped(t->read, n),
 		plural(t->read), t->threads, plural(t->threads), r->dir,
 		(double)r->bytes / (1 << 20));
 }
@@ -100,16 +100,16 @@ static void say_losses(const struct shunt_recording *r, const struct shunt_recor
 	if (t->discarded)
 		shunt_say("lost %s event%s: the buffer was full. Record fewer functions (-F, -N), "
 			  "or give it more memory (-b)",
-			grouped(t->discarded, n), plural(t->discarded));
+			shunt_grouped(t->discarded, n), plural(t->discarded));
 	if (t->overwritten)
 		shunt_say("overwritten %s older event%s, as asked for by --mode overwrite",
-			grouped(t->overwritten, n), plural(t->overwritten));
+			shunt_grouped(t->overwritten, n), plural(t->overwritten));
 	if (r->unwritten)
 		shunt_say("lost %s event%s: they could not be written (%s)",
-			grouped(r->unwritten, n), plural(r->unwritten), strerror(r->write_error));
+			shunt_grouped(r->unwritten, n), plural(r->unwritten), strerror(r->write_error));
 	if (t->torn)
 		shunt_say("%s event%s begun by threads that were killed before its end",
-			grouped(t->torn, n), plural(t->torn));
+			shunt_grouped(t->torn, n), plural(t->torn));
 	if (!t->discarded && !t->overwritten && !r->unwritten)
 		shunt_say("lost nothing");
 }
@@ -120,8 +120,8 @@ static void say_patches(const struct shunt_ctl *ctl)
 	uint64_t programs = atomic_load(&ctl->with_sites);
 
 	shunt_say("%s function%s in %llu program%s; %s switched, in %.2f ms",
-		grouped(ctl->functions, a), plural(ctl->functions), (unsigned long long)programs,
-		plural(programs), grouped(ctl->toggled, b), (double)ctl->patch_ns / 1e6);
+		shunt_grouped(ctl->functions, a), plural(ctl->functions), (unsigned long long)programs,
+		plural(programs), shunt_grouped(ctl->toggled, b), (double)ctl->patch_ns / 1e6);
 }
 
 static void say_no_sites(void)
@@ -142,6 +142,13 @@ static void say_probes(const struct shunt_ctl *ctl, const char *line)
 			shunt_say("the probe '%.*s' found no place in any process", n, line);
 		line += n;
 	}
+}
+
+static void say_unmodified(const struct shunt_ctl *ctl)
+{
+	if (atomic_load(&ctl->unmodified))
+		shunt_say("not compiled for tracing: its own functions were traced as they are; -F "
+			  "'libc.so.6:malloc*' or --unmodified OBJECT take in those of libraries");
 }
 
 static void say_notes(const struct shunt_ctl *ctl, bool sites, bool events, const char *probes)
@@ -219,6 +226,8 @@ int shunt_record_finish(struct shunt_recording *r, bool recovering)
 	say_notes(r->ctl, atomic_load(&r->ctl->functions) > 0, r->events, r->probes);
 	if (atomic_load(&r->ctl->functions))
 		say_patches(r->ctl);
+	say_unmodified(r->ctl);
+	shunt_left_out_say(r);
 	say_events(r, &sum);
 	say_losses(r, &sum);
 	if (survivors)

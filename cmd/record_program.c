@@ -154,7 +154,7 @@ static bool is_ours(const char *entry)
 {
 	static const char *const names[] = { "LD_PRELOAD=", "SHUNT_DIR=", "SHUNT_OUT=",
 		"SHUNT_RULES=", "SHUNT_DEPTH=", "SHUNT_CHILDREN=", "SHUNT_CONTROL=",
-		"SHUNT_EVENTS=", "SHUNT_PROBES=" };
+		"SHUNT_EVENTS=", "SHUNT_PROBES=", "SHUNT_UNMODIFIED=" };
 
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		if (!strncmp(entry, names[i], strlen(names[i])))
@@ -224,6 +224,8 @@ int shunt_program_env(struct shunt_program *p, const struct shunt_recording *r,
 	env_add(&e, "SHUNT_CHILDREN=%s", o->children ? "trace" : "stop");
 	if (o->depth)
 		env_add(&e, "SHUNT_DEPTH=%s", o->depth);
+	if (o->unmodified)
+		env_add(&e, "SHUNT_UNMODIFIED=%s", o->unmodified);
 	if (o->events)
 		env_add(&e, "SHUNT_EVENTS=%s", o->events);
 	if (o->probes)

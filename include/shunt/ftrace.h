@@ -89,7 +89,9 @@ struct shunt_ftrace_ops {
 /*
  * Adds a glob (*, ?, [...]) of function names to trace; matched against symbol
  * names and, where the program has the C++ runtime, demangled ones.
- * "object.so:glob" limits it to one object. Without any, all functions match.
+ * "object.so:glob" limits it to one object, and if that has no functions that were
+ * compiled for tracing, it means those that were not, as far as they can be traced
+ * (docs/ftrace.md). Without any, all functions match that were compiled for it.
  * On registered ops it takes effect at the next refresh. Any thread, not in
  * signal handlers; allocates. 0, -EINVAL for an empty or NULL glob, -ENOMEM.
  */
@@ -107,7 +109,8 @@ SHUNT_API int shunt_ftrace_notrace(struct shunt_ftrace_ops *ops, const char *glo
  * Blocks (locks, the loader's list of objects), allocates.
  * 0; -EINVAL: neither entry nor exit, unknown flags, or max_depth too large;
  * -EALREADY: registered already; -ENOENT: no traceable function matches (not
- * registered; see shunt_ftrace_refresh for libraries to come); -ENOMEM;
+ * registered; see shunt_ftrace_refresh for libraries to come); -ENOTSUP: functions
+ * that were not compiled for it, and libZydis is not installed; -ENOMEM;
  * -EBUSY: a site does not hold what was recorded, such as a debugger's
  * breakpoint (nothing is switched); or what shunt_text_apply() returns.
  */

@@ -65,6 +65,8 @@ enum shunt_ctl_mail {
 	SHUNT_MAIL_DONE,
 };
 
+enum shunt_ctl_style { SHUNT_CTL_COMPILED = 1, SHUNT_CTL_UNMODIFIED };
+
 enum shunt_ctl_note_kind {
 	SHUNT_NOTE_NONE = 0,
 	SHUNT_NOTE_NOSITES, /* a program without patchable functions */
@@ -128,8 +130,14 @@ struct shunt_ctl {
 				   * failed counts for ever */
 	_Atomic uint32_t points; /* 1: tracepoints were switched on */
 	_Atomic uint64_t probes; /* bit i: the recorder's probe i, of the first 64, was set somewhere */
+	_Atomic uint32_t unmodified; /* 1: a program had none that was compiled for tracing */
+	/*
+	 * The first program decides for those that it starts: SHUNT_CTL_COMPILED, it has
+	 * functions that were compiled for tracing, or _UNMODIFIED; 0: not known yet.
+	 */
+	_Atomic uint32_t style;
 	char out[1024]; /* the trace directory */
-	char unused[4096 - 96 - 1024];
+	char unused[4096 - 104 - 1024];
 	struct shunt_ctl_note notes[SHUNT_CTL_NOTES];
 	struct shunt_ctl_image images[SHUNT_CTL_IMAGES];
 	struct shunt_ctl_proc procs[SHUNT_CTL_PROCS];

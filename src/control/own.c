@@ -68,7 +68,7 @@ static void sweep(void)
 
 static int start(void)
 {
-	struct shunt_server server = {NULL, shunt_values_carry_out, NULL, true};
+	struct shunt_server server = {NULL, shunt_values_carry_out, NULL, true, false};
 	char path[sizeof dir + 8];
 	int err;
 

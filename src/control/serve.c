@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "serve.h"
+#include "trace/hook.h"
 
 static struct shunt_server server;
 static pthread_t thread;
@@ -102,6 +103,8 @@ static void *serve(void *arg)
 {
 	uint32_t bell = atomic_load(&server.proc->bell);
 
+	if (server.quiet)
+		shunt_trace_be_quiet();
 	atomic_store(&thread_id, (pid_t)syscall(SYS_gettid));
 	prctl(PR_SET_NAME, "shunt", 0, 0, 0);
 	syscall(SYS_close_range, 0u, ~0u, CLOSE_RANGE_UNSHARE);

@@ -24,6 +24,7 @@ struct shunt_server {
 	void (*carry_out)(const struct shunt_ctl_request *req, struct shunt_answer *a);
 	void (*idle)(void); /* after each request and wake-up; may be NULL */
 	bool poll; /* looks each second whether the main thread is gone */
+	bool quiet; /* the thread's own calls are not recorded */
 };
 
 /* Starts the thread, one in a process. 0 or -errno. */

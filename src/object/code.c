@@ -232,9 +232,11 @@ static int make_list(struct shunt_object *obj, struct shunt_code_list **list)
 
 int shunt_code_of(struct shunt_object *obj, const struct shunt_code_list **list)
 {
-	struct shunt_code_list *l = __atomic_load_n(&obj->code, __ATOMIC_ACQUIRE);
+	struct shunt_code_list *l;
 	int e = errno, err = 0;
 
+	obj = obj->of ? obj->of : obj;
+	l = __atomic_load_n(&obj->code, __ATOMIC_ACQUIRE);
 	if (!l) {
 		shunt_objects_lock();
 		l = obj->code;

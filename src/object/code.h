@@ -146,6 +146,20 @@ typedef int (*shunt_code_match_fn)(const struct shunt_code_list *list,
 int shunt_code_glob(struct shunt_object *obj, const char *glob, shunt_code_match_fn fn,
 	void *arg);
 
+/* What of an object is loaded, as its file has it. */
+struct shunt_code_text {
+	uintptr_t lo, hi; /* as loaded: all segments */
+	uint8_t *bytes;	  /* hi - lo; zeros between the segments */
+	bool has_sites;	  /* keys, values or calls of ours (shunt/site.h) are in it */
+};
+
+/*
+ * Reads them. 0; -ESTALE: the file is not what is loaded; -ENOMEM; -errno of reading. Free
+ * with shunt_code_text_free(). Any thread; allocates.
+ */
+int shunt_code_text_read(const struct shunt_object *obj, struct shunt_code_text *t);
+void shunt_code_text_free(struct shunt_code_text *t);
+
 /* A place in code. */
 struct shunt_code_place {
 	struct shunt_object *obj;

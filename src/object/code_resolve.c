@@ -149,7 +149,8 @@ static struct shunt_object *next_of(const struct query *q, enum set set, struct 
 	if (set == PROGRAM)
 		return o ? NULL : first;
 	for (o = o ? o->next : first; o; o = o->next) {
-		if (set == NAMED ? is_object(q, o) : !o->gone && o != first && o != q->own)
+		if (!o->of && (set == NAMED ? is_object(q, o)
+				       : !o->gone && o != first && o != q->own))
 			break;
 	}
 	return o;
@@ -430,7 +431,7 @@ static int choose(const struct query *q, struct shunt_code_place *place)
 		return refuse(q, -ENOTSUP, "%s: /proc/self/maps cannot be read", q->func);
 	hit = by_own_slot(&c);
 	for (struct shunt_object *o = shunt_objects_first(); o && !hit && !c.vdso; o = o->next)
-		hit = !o->gone && by_import(&c, o, q->hits[0].list->strings + q->hits[0].name->name);
+		hit = !o->gone && !o->of && by_import(&c, o, q->hits[0].list->strings + q->hits[0].name->name);
 	shunt_maps_free(&c.maps);
 	if (hit)
 		return 0;

@@ -183,12 +183,36 @@ static bool func_matches(const char *name, const char *glob, struct demangled *d
 	return plain && shunt_glob_match(glob, plain);
 }
 
+bool shunt_glob_names(const char *glob, const struct shunt_object *o)
+{
+	const char *c = colon(glob);
+	bool bad;
+
+	return c && object_matches(o, glob, (size_t)(c - glob), &bad);
+}
+
+/* The names of one function of a part; `n` goes through all names, in order. */
+static bool part_matches(const struct shunt_object *o, uint32_t i, const char *glob, uint32_t *n,
+	struct demangled *d)
+{
+	const struct shunt_code_list *list = o->of->code;
+	uint32_t func = o->code_index[i];
+
+	while (*n < list->nnames && list->names[*n].func < func)
+		++*n;
+	for (uint32_t k = *n; k < list->nnames && list->names[k].func == func; k++)
+		if (func_matches(list->strings + list->names[k].name, glob, d))
+			return true;
+	return func_matches(o->strings + o->funcs[i].name, glob, d);
+}
+
 int shunt_object_glob(const struct shunt_object *o, const char *glob,
 	shunt_object_match_fn fn, void *arg)
 {
 	struct demangled d = {0};
 	const char *c = colon(glob);
 	bool bad = false, any;
+	uint32_t n = 0;
 	int r = shunt_glob_check(glob);
 
 	if (r)
@@ -198,7 +222,8 @@ int shunt_object_glob(const struct shunt_object *o, const char *glob,
 	glob = c ? c + 1 : glob;
 	any = !strcmp(glob, "*");
 	for (uint32_t i = 0; i < o->nfuncs && !r; i++)
-		if (any || func_matches(o->strings + o->funcs[i].name, glob, &d))
+		if (any || (o->of ? part_matches(o, i, glob, &n, &d)
+				  : func_matches(o->strings + o->funcs[i].name, glob, &d)))
 			r = fn(o, i, arg);
 	free(d.buf);
 	return r;

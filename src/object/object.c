@@ -329,7 +329,7 @@ static char *clean_path(const char *path)
 static struct shunt_object *find_twin(const struct seen *s, const struct shunt_object *made)
 {
 	for (struct shunt_object *o = all.first; o; o = o->next)
-		if (o->gone && o->nfuncs && same(o, s) && o->dev == made->dev
+		if (o->gone && !o->of && o->nfuncs && same(o, s) && o->dev == made->dev
 			&& o->ino == made->ino && !strcmp(o->path, made->path))
 			return o;
 	return NULL;
@@ -522,11 +522,11 @@ static int push(struct shunt_object ***array, size_t *n, size_t *room, struct sh
 
 static int give_ids(struct shunt_object *o)
 {
-	int r = push(&all.live, &all.nlive, &all.room_live, o);
+	int r;
 
 	o->first_id = all.next_func;
-	if (r || !o->nfuncs)
-		return r;
+	if (!o->nfuncs)
+		return 0;
 	if (o->nfuncs > SHUNT_FUNC_IDS - all.next_func) {
 		o->why = "no function ids are left";
 		o->nfuncs = 0;
@@ -534,11 +534,20 @@ static int give_ids(struct shunt_object *o)
 		return 0;
 	}
 	r = push(&all.by_id, &all.n_by_id, &all.room_by_id, o);
-	if (r)
-		all.nlive--;
-	else
+	if (!r)
 		all.next_func += o->nfuncs;
 	return r;
+}
+
+static void append(struct shunt_object *o)
+{
+	o->id = all.next_object++;
+	/* Pairs with shunt_objects_first() and readers of next. */
+	__atomic_store_n(all.end, o, __ATOMIC_RELEASE);
+	all.end = &o->next;
+	for (struct shunt_object_listener *l = all.listeners; l; l = l->next)
+		if (l->added)
+			l->added(o, l->data);
 }
 
 static int enter(struct seen *s)
@@ -555,7 +564,9 @@ static int enter(struct seen *s)
 	} else if (s->finding.found) {
 		r = make_funcs(o, s);
 	}
-	r = r ? r : give_ids(o);
+	r = r ? r : push(&all.live, &all.nlive, &all.room_live, o);
+	if (!r && (r = give_ids(o)))
+		all.nlive--;
 	if (r) {
 		if (!s->twin) {
 			free(o->funcs);
@@ -566,14 +577,21 @@ static int enter(struct seen *s)
 	if (s->elf.demangle)
 		__atomic_store_n((uintptr_t *)&shunt_object_demangler,
 			o->base + s->elf.demangle, __ATOMIC_RELEASE);
-	o->id = all.next_object++;
-	/* Pairs with shunt_objects_first() and readers of next. */
-	__atomic_store_n(all.end, o, __ATOMIC_RELEASE);
-	all.end = &o->next;
+	append(o);
 	s->made = NULL;
-	for (struct shunt_object_listener *l = all.listeners; l; l = l->next)
-		if (l->added)
-			l->added(o, l->data);
+	return 0;
+}
+
+int shunt_objects_add_part(struct shunt_object *part)
+{
+	int r = give_ids(part);
+
+	if (r || !part->nfuncs)
+		return r ? r : -ENOENT;
+	part->gone = part->of->gone;
+	append(part);
+	/* For who looks without the lock: what is in it comes first. */
+	__atomic_store_n(&part->of->part, part, __ATOMIC_RELEASE);
 	return 0;
 }
 
@@ -593,6 +611,8 @@ static void drop(struct seen *s)
 static void forget(struct shunt_object *o)
 {
 	__atomic_store_n(&o->gone, true, __ATOMIC_RELEASE);
+	if (o->part)
+		forget(o->part);
 	for (struct shunt_object_listener *l = all.listeners; l; l = l->next)
 		if (l->removed)
 			l->removed(o, l->data);
@@ -736,14 +756,11 @@ struct shunt_object *shunt_object_of(uintptr_t addr)
 	return found;
 }
 
-struct shunt_func *shunt_func_at(uintptr_t addr, struct shunt_object **obj)
+static struct shunt_func *func_in(const struct shunt_object *o, uintptr_t addr)
 {
-	struct shunt_object *o = shunt_object_of(addr);
-	uint32_t lo = 0, hi = o ? o->nfuncs : 0;
+	uint32_t lo = 0, hi = o->nfuncs;
 	struct shunt_func *f;
 
-	if (obj)
-		*obj = o;
 	while (lo < hi) {
 		uint32_t mid = lo + (hi - lo) / 2;
 
@@ -758,6 +775,21 @@ struct shunt_func *shunt_func_at(uintptr_t addr, struct shunt_object **obj)
 	if (addr - f->start < f->size || addr - f->site < f->len || addr == f->start)
 		return f;
 	return NULL;
+}
+
+struct shunt_func *shunt_func_at(uintptr_t addr, struct shunt_object **obj)
+{
+	struct shunt_object *o = shunt_object_of(addr);
+	struct shunt_object *part = o ? __atomic_load_n(&o->part, __ATOMIC_ACQUIRE) : NULL;
+	struct shunt_func *f = o ? func_in(o, addr) : NULL;
+
+	if (!f && part) {
+		f = func_in(part, addr);
+		o = f ? part : o;
+	}
+	if (obj)
+		*obj = o;
+	return f;
 }
 
 struct shunt_func *shunt_func_of_id(uint32_t id, struct shunt_object **obj)

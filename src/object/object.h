@@ -30,6 +30,11 @@ enum shunt_site_kind {
 	SHUNT_SITE_NOP1x5,	/* several NOPs, with a border after 5 bytes */
 	SHUNT_SITE_CALL_FENTRY, /* a call of __fentry__, 5 or 6 bytes */
 	SHUNT_SITE_NOPLONG,	/* one NOP instruction of 6 to 15 bytes */
+	/*
+	 * No site was left: the function's own first instructions, to be displaced.
+	 * What of them can be is for who does it to find out (trace/displace.h).
+	 */
+	SHUNT_SITE_DISPLACED,
 };
 
 struct shunt_func {
@@ -38,7 +43,7 @@ struct shunt_func {
 	uint32_t size;	 /* of the function; 0 unknown */
 	uint32_t name;	 /* offset into obj->strings, raw; 0 unknown */
 	uint8_t kind;	 /* enum shunt_site_kind */
-	uint8_t len;	 /* bytes of the site; site + len begins an instruction */
+	uint8_t len;	 /* bytes of the site; site + len begins an instruction; 0: displaced */
 };
 
 #define SHUNT_BUILD_ID_MAX 32
@@ -64,6 +69,13 @@ struct shunt_object {
 	const char *why;	  /* why it has no functions, if a reason is known */
 	void *trace;		  /* for the tracer */
 	struct shunt_code_list *code; /* internal: all its functions (code.h), once read */
+	/*
+	 * An object's functions that nobody compiled for tracing are an object of their
+	 * own, its part: with ids, names and a symbol file of its own, and the same
+	 * path and place. `of` is then the object; `part` its part, where it has one.
+	 */
+	struct shunt_object *of, *part;
+	const uint32_t *code_index; /* a part's: function i is of->code->funcs[code_index[i]] */
 	uint64_t signature, headers; /* internal: hashes of program headers and name */
 };
 
@@ -131,12 +143,24 @@ void shunt_object_listen(struct shunt_object_listener *l);
  */
 int shunt_objects_while_loaded(int (*fn)(void *arg), void *arg);
 
+/*
+ * The part of obj with the functions that were not compiled for tracing, made when
+ * it is first asked for: reads files, and gives ids for good. NULL with errno:
+ * ENOENT (it has none that can be told, obj->why or the list's says why), ENOMEM.
+ * obj itself must not be a part.
+ */
+struct shunt_object *shunt_object_part(struct shunt_object *obj);
+
+/* Whether the glob has an object's name in it, and it is this one's. */
+bool shunt_glob_names(const char *glob, const struct shunt_object *obj);
+
 /* Function i of obj. Not 0: end here. */
 typedef int (*shunt_object_match_fn)(const struct shunt_object *obj, uint32_t i, void *arg);
 
 /*
  * Calls fn for each function whose raw or demangled name matches. "OBJ:GLOB"
- * wants the object's file name to match OBJ as well ("::" is no such colon).
+ * wants the object's file name to match OBJ as well ("::" is no such colon). A part's
+ * functions are matched by each of their names.
  * `*`, `?`, `[a-z]`, `[!a-z]`, and `\` before a character to mean itself. 0;
  * what fn returned, if not 0; -EINVAL for a bad glob. Demangled names are
  * matched when the program has a C++ runtime in it.

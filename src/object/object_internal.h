@@ -24,6 +24,12 @@ extern char *(*shunt_object_demangler)(const char *name, char *buf, size_t *len,
 bool shunt_object_is_file(const struct shunt_object *o, const struct shunt_file *file,
 	const uint8_t *id, unsigned id_len);
 
+/*
+ * Gives a part (object.h) its ids and puts it into the list. With the objects lock. 0,
+ * -ENOMEM, or -ENOENT: no ids are left.
+ */
+int shunt_objects_add_part(struct shunt_object *part);
+
 /* Where debug files are: only tests change it. */
 extern const char *shunt_code_debug_dir;
 

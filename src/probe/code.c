@@ -389,6 +389,11 @@ bool shunt_code_unsure(const struct shunt_code_map *m)
 	return m->unsure;
 }
 
+void shunt_code_sure(struct shunt_code_map *m)
+{
+	m->unsure = false;
+}
+
 /* Why the instruction, with `room->len` bytes before it displaced, cannot be, too. */
 static const char *refuse(const struct shunt_code_map *m, const struct shunt_insn *insn, bool last)
 {

@@ -154,6 +154,12 @@ bool shunt_code_reached(const struct shunt_code_map *m, uintptr_t addr);
 /* Whether the function has an indirect jump whose targets cannot be told. */
 bool shunt_code_unsure(const struct shunt_code_map *m);
 
+/*
+ * The caller has found out that no indirect jump leads to behind an instruction of those
+ * that are asked for next.
+ */
+void shunt_code_sure(struct shunt_code_map *m);
+
 /* Whether a jump can be put over the instructions at an address. */
 struct shunt_room {
 	uint8_t len;	 /* of the instructions that a jump of 5 bytes takes the place of */

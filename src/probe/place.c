@@ -14,6 +14,7 @@
 #include "rcu/tasks.h"
 #include "site/site.h"
 #include "text/maps.h"
+#include "trace/displace.h"
 
 #define HASH_BITS 16
 static struct shunt_place *hash[1 << HASH_BITS];
@@ -70,6 +71,7 @@ static int no(char *why, size_t size, int err, const char *fmt, ...)
 void shunt_place_read(uintptr_t from, uint8_t *to, size_t n)
 {
 	memcpy(to, (const void *)from, n);
+	shunt_displaced_original(from, to, n);
 	for (uintptr_t a = from - 4; a < from + n && shunt_places_held; a++) {
 		const struct shunt_place *p = shunt_place_find(a);
 
@@ -246,6 +248,8 @@ bool shunt_place_others(uintptr_t lo, uintptr_t hi)
 {
 	const struct shunt_func *f;
 
+	if (shunt_displaced_within(lo, hi))
+		return true;
 	for (uintptr_t addr = lo; addr < hi; addr++) {
 		f = shunt_func_at(addr, NULL);
 		if (f && f->site < hi && f->site + f->len > lo)
@@ -266,6 +270,10 @@ static int check(struct shunt_place *p, uintptr_t start, unsigned flags, void **
 		return r;
 	p->object = shunt_object_of(addr);
 	r = check_ours(addr, p->object, why, size);
+	if (!r && shunt_displaced_within(addr, addr + 1))
+		r = no(why, size, -EBUSY,
+			"%#lx is within the first bytes of a function that is traced: they are the "
+			"tracer's while it is on", addr);
 	if (!r && shunt_place_others(addr, addr + 1))
 		r = no(why, size, -EBUSY,
 			"%#lx is an instruction that shunt changes itself, of a key, a value or a call",

@@ -5,7 +5,8 @@
  *
  * Everything here runs in the traced function's place: any context, signal
  * handlers included. It takes no lock, allocates nothing and is compiled
- * without vector registers.
+ * without vector registers. It calls nothing of libc, errno included, which may be
+ * traced itself.
  *
  * Recursion. A callback that calls a traced function must not be called for
  * it; a signal handler that interrupts a callback and calls a traced function
@@ -13,13 +14,10 @@
  * and the new one: there is a signal frame on it, or the new one is on the
  * alternate stack. This is looked at only when a callback is running already.
  */
-#include <errno.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
-#include <unistd.h>
 
 #include "arch/x86_64/text_sys.h"
 #include "arch/x86_64/trampoline_c.h"
@@ -47,22 +45,33 @@ static struct shunt_ring_writer no_writer = {.hi = SHUNT_WRITER_IDLE};
 
 __thread struct shunt_ring_writer *shunt_trace_writer = &no_writer;
 
+__thread unsigned shunt_trace_quiet;
+
+void shunt_trace_be_quiet(void)
+{
+	shunt_trace_quiet++;
+	shunt_trace_writer = &no_writer; /* each event asks, and is told no */
+}
+
+void shunt_trace_speak(void)
+{
+	shunt_trace_quiet--;
+}
+
 /* --- the recorder ------------------------------------------------------- */
 
 void shunt_record_put(uint32_t tag)
 {
 	struct shunt_ring *ring = __atomic_load_n(&shunt_trace_ring, __ATOMIC_ACQUIRE);
 	struct shunt_ring_writer *w;
-	int saved = errno;
 
-	if (!ring)
+	if (!ring || shunt_trace_quiet || shunt_ring_thread_over())
 		return;
 	w = shunt_ring_writer(ring);
 	shunt_ring_put_slow(ring, w, tag);
 	/* The fast path reads the TSC: other clocks stay here. */
 	if (w && shunt_ring_uses_tsc(ring))
 		shunt_trace_writer = w;
-	errno = saved;
 }
 
 /* The calling thread's next event looks for its writer anew. */
@@ -352,7 +361,7 @@ static void exit_callbacks(const struct shunt_stub *row, uintptr_t stack_slot, u
 	current_event = &e;
 	for (uint32_t i = h ? h->n : 0; i-- > 0;)
 		if (h->users[i]->exit && called(h->users[i], depth, vec))
-			h->users[i]->exit(row->body - row->len, row->parent, h->users[i]);
+			h->users[i]->exit(shunt_body_site(row->body, row->len), row->parent, h->users[i]);
 	current_event = outer;
 	section_end(&s);
 }

@@ -7,6 +7,7 @@
 #include <shunt/ftrace.h>
 
 #include "rcu/reader.h"
+#include "displace.h"
 #include "tracer.h"
 
 struct glob {
@@ -122,9 +123,10 @@ static int match_object(const struct user *u, const struct shunt_object *o, uint
 
 	for (const struct glob *g = u->globs; g; g = g->next)
 		any |= !g->not;
-	memset(on, any ? 0 : 1, o->nfuncs);
+	/* Functions that were not compiled for it are meant where their object is named. */
+	memset(on, any || o->of ? 0 : 1, o->nfuncs);
 	for (const struct glob *g = u->globs; g && r >= 0; g = g->next)
-		if (!g->not)
+		if (!g->not && (!o->of || shunt_glob_names(g->text, o)))
 			r = shunt_object_glob(o, g->text, match_one, &m);
 	m.value = 0;
 	for (const struct glob *g = u->globs; g && r >= 0; g = g->next)
@@ -185,6 +187,15 @@ static int check(const struct shunt_ftrace_ops *ops)
 	return 0;
 }
 
+/* None of them can be traced, which shows only now. */
+static bool all_left_out(const struct shunt_change *c)
+{
+	for (size_t k = 0; k < c->n; k++)
+		if (!c->wishes[k].o->funcs[c->wishes[k].i].bad)
+			return false;
+	return true;
+}
+
 static int register_locked(struct shunt_change *c, struct shunt_ftrace_ops *ops)
 {
 	struct user *u = user_of(ops);
@@ -203,6 +214,8 @@ static int register_locked(struct shunt_change *c, struct shunt_ftrace_ops *ops)
 	if (!c->n)
 		return -ENOENT;
 	r = shunt_change_apply(c);
+	if (!r && c->left_out && all_left_out(c))
+		r = -ENOENT;
 	if (r)
 		return r;
 	u->registered = true;
@@ -212,11 +225,30 @@ static int register_locked(struct shunt_change *c, struct shunt_ftrace_ops *ops)
 	return 0;
 }
 
+/* Unmodified functions of objects that the filter names: they must be known. */
+static int look(const struct user *u)
+{
+	int r = shunt_objects_refresh();
+
+	for (const struct glob *g = u ? u->globs : NULL; g && !r; g = g->next)
+		for (struct shunt_object *o = shunt_objects_first(); o && !g->not && !r; o = o->next) {
+			if (o->gone || o->of || o->part || o->nfuncs || !shunt_displace_may(o) ||
+				!shunt_glob_names(g->text, o))
+				continue;
+			r = shunt_displace_init(NULL);
+			if (!r && !shunt_object_part(o) && errno == ENOMEM)
+				r = -ENOMEM;
+		}
+	return r;
+}
+
 SHUNT_API int shunt_ftrace_register(struct shunt_ftrace_ops *ops)
 {
 	struct shunt_change c = {0}, news = {.skip_bad = true};
 	int r = check(ops);
 
+	if (!r)
+		r = look(ops->priv);
 	if (r)
 		return r;
 	r = shunt_tracer_catch_up(&news);

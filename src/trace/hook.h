@@ -34,6 +34,14 @@ extern struct shunt_ring *shunt_trace_ring;
 /* The calling thread's next event looks for its writer anew. */
 void shunt_trace_writer_reset(void);
 
+/*
+ * What the calling thread does between these is not recorded: the agent's work is not
+ * the program's. They nest.
+ */
+void shunt_trace_be_quiet(void);
+void shunt_trace_speak(void);
+extern __thread unsigned shunt_trace_quiet;
+
 /* Whether the calling thread, whose frame is at `sp`, is in a callback. */
 bool shunt_dispatch_inside(uintptr_t sp);
 

@@ -24,6 +24,7 @@ struct shunt_record_change {
 	uint32_t matched; /* functions the globs matched */
 	uint32_t changed; /* sites that were switched */
 	uint32_t refused; /* sites that could not be switched */
+	uint32_t left_out; /* unmodified functions that cannot be traced */
 	uint64_t ns;	  /* time the patching took */
 	char reason[192]; /* why sites were refused, "" if none was */
 };
@@ -32,6 +33,8 @@ struct shunt_record_stats {
 	uint32_t functions; /* traceable functions known */
 	uint32_t on;	    /* of them switched on */
 	uint32_t objects;
+	uint32_t unmodified;  /* of the functions: not compiled for tracing ... */
+	uint32_t left_out;    /* ... and found not to be traceable */
 	uint32_t stubs;	      /* return stubs in use ... */
 	uint32_t stubs_max;   /* ... of so many */
 	uint64_t no_exit;     /* calls whose exit was not recorded: no stub left */
@@ -62,6 +65,34 @@ void shunt_record_depth(unsigned depth);
  */
 int shunt_record_set(const char *const *globs, size_t n, bool on,
 	struct shunt_record_change *res);
+
+/*
+ * Functions that were not compiled for tracing are traced as well (docs/ftrace.md):
+ *  - of objects whose file name matches a glob given here;
+ *  - of the program itself, if it has no others (unless told not to: `glob` NULL);
+ *  - of objects without others that a rule names, as in "libc.so.6:malloc*": those
+ *    that the rule says.
+ * Rules that name no object mean an object's unmodified functions in the first two cases
+ * only; to leave functions out they mean all. Before shunt_record_start(). 0, -EINVAL for
+ * a bad glob, -ENOMEM.
+ */
+int shunt_record_unmodified(const char *glob);
+
+/*
+ * Finds loaded objects, and the unmodified functions that are asked for by rules, or may be
+ * by `globs` soon: they have ids then. 0; or -ENOTSUP, and *why (may be NULL): what is
+ * needed for them is not installed.
+ */
+int shunt_record_look(const char *const *globs, size_t n, const char **why);
+
+/* An object's functions as they were asked for that cannot be traced, and why. */
+struct shunt_record_left_out {
+	const struct shunt_object *object;
+	uint32_t i;
+	const char *why; /* static */
+};
+/* Calls fn for each with the tracer's lock held, until it returns not 0: that. */
+int shunt_record_left_out(int (*fn)(const struct shunt_record_left_out *f, void *arg), void *arg);
 
 /* Adds rules without applying them (before start, or before a refresh). */
 int shunt_record_rule(const char *glob, bool on);

@@ -29,6 +29,7 @@
 #include "base/log.h"
 #include "rcu/reader.h"
 #include "text/text_internal.h"
+#include "displace.h"
 #include "tracer.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -65,7 +66,8 @@ static bool intact(const struct shunt_object *obj, void *data)
 {
 	const struct shunt_tracer_object *o = obj->trace;
 
-	(void)data;
+	if (obj->part && !intact(obj->part, data))
+		return false;
 	for (uint32_t i = 0; o && i < o->n; i++) {
 		const uint8_t *site = (const uint8_t *)obj->funcs[i].site;
 
@@ -188,45 +190,96 @@ static uintptr_t slot_of(const struct shunt_tracer_object *o, uint32_t i, enum s
 	return shunt_arch_slot(page, i % SHUNT_SLOTS_A_PAGE);
 }
 
+static size_t pages_of(const struct shunt_tracer_object *o)
+{
+	return (o->n + SHUNT_SLOTS_A_PAGE - 1) / SHUNT_SLOTS_A_PAGE;
+}
+
+static struct shunt_arch_site arch_site(const struct shunt_tracer_object *o, uint32_t i)
+{
+	const struct shunt_func *f = &o->object->funcs[i];
+
+	if (o->displaced && o->displaced[i].body)
+		return (struct shunt_arch_site){.addr = o->displaced[i].body};
+	return (struct shunt_arch_site){.addr = f->site, .len = f->len};
+}
+
+/* One page of slots, which will be at `at`. */
+static void fill_page(const struct shunt_tracer_object *o, enum shunt_target t, size_t p,
+	uintptr_t at, uint8_t *page)
+{
+	static void (*const entries[2][SHUNT_TARGETS])(void) = {
+		{
+			[SHUNT_TARGET_RECORD] = shunt_record_entry,
+			[SHUNT_TARGET_CALL_GPR] = shunt_call_entry_gpr,
+			[SHUNT_TARGET_CALL_VEC] = shunt_call_entry_vec,
+		}, {
+			[SHUNT_TARGET_RECORD] = shunt_record_entry_flags,
+			[SHUNT_TARGET_CALL_GPR] = shunt_call_entry_flags_gpr,
+			[SHUNT_TARGET_CALL_VEC] = shunt_call_entry_flags_vec,
+		},
+	};
+	uint32_t first = (uint32_t)(p * SHUNT_SLOTS_A_PAGE), n = o->n - first;
+	struct shunt_arch_site sites[SHUNT_SLOTS_A_PAGE];
+
+	if (n > SHUNT_SLOTS_A_PAGE)
+		n = SHUNT_SLOTS_A_PAGE;
+	for (uint32_t i = 0; i < n; i++)
+		sites[i] = arch_site(o, first + i);
+	shunt_arch_slots_fill(page, at, entries[o->displaced != NULL][t], o->hooks + first,
+		o->object->first_id + first, sites, n);
+}
+
+/*
+ * Slots of functions that have got a body since. Threads may be in other slots of the page,
+ * which are written as they are.
+ */
+static int bank_freshen(struct shunt_tracer_object *o, enum shunt_target t)
+{
+	uint8_t *page = NULL;
+	int r = 0;
+
+	for (size_t p = 0; o->stale && p < pages_of(o) && !r; p++) {
+		uintptr_t at = o->bank[t] + p * 4096;
+
+		if (!(o->stale[p] >> t & 1))
+			continue;
+		page = page ? page : malloc(4096);
+		if (!page)
+			return -ENOMEM;
+		fill_page(o, t, p, at, page);
+		r = shunt_text_write_private((void *)at, page, 4096);
+		if (!r)
+			o->stale[p] &= (uint8_t)~(1u << t);
+	}
+	free(page);
+	return r;
+}
+
 /* The slots of one kind for all functions of an object, made when first needed. */
 static int bank_make(struct shunt_tracer_object *o, enum shunt_target t)
 {
-	static void (*const entries[SHUNT_TARGETS])(void) = {
-		[SHUNT_TARGET_RECORD] = shunt_record_entry,
-		[SHUNT_TARGET_CALL_GPR] = shunt_call_entry_gpr,
-		[SHUNT_TARGET_CALL_VEC] = shunt_call_entry_vec,
-	};
-	size_t pages = (o->n + SHUNT_SLOTS_A_PAGE - 1) / SHUNT_SLOTS_A_PAGE;
-	struct shunt_arch_site sites[SHUNT_SLOTS_A_PAGE];
+	size_t pages = pages_of(o);
 	void *at;
 	uint8_t *buf;
 	int r;
 
 	if (o->bank[t])
-		return 0;
+		return bank_freshen(o, t);
 	r = shunt_text_alloc_near(o->object->text_lo, o->object->text_hi, pages * 4096, &at);
 	if (r)
 		return r;
 	buf = malloc(pages * 4096);
 	if (!buf)
 		return -ENOMEM; /* the room stays: it is tried again */
-	for (size_t p = 0; p < pages; p++) {
-		uint32_t first = (uint32_t)(p * SHUNT_SLOTS_A_PAGE);
-		uint32_t n = o->n - first;
-
-		if (n > SHUNT_SLOTS_A_PAGE)
-			n = SHUNT_SLOTS_A_PAGE;
-		for (uint32_t i = 0; i < n; i++) {
-			sites[i].addr = o->object->funcs[first + i].site;
-			sites[i].len = o->object->funcs[first + i].len;
-		}
-		shunt_arch_slots_fill(buf + p * 4096, (uintptr_t)at + p * 4096, entries[t],
-			o->hooks + first, o->object->first_id + first, sites, n);
-	}
+	for (size_t p = 0; p < pages; p++)
+		fill_page(o, t, p, (uintptr_t)at + p * 4096, buf + p * 4096);
 	r = shunt_text_write_private(at, buf, pages * 4096);
 	free(buf);
 	if (r)
 		return r;
+	for (size_t p = 0; p < pages && o->stale; p++)
+		o->stale[p] &= (uint8_t)~(1u << t);
 	o->bank[t] = (uintptr_t)at;
 	shunt_tracer_totals.memory += pages * 4096;
 	return 0;
@@ -251,7 +304,8 @@ static void site_bytes(const struct shunt_tracer_object *o, uint32_t i, enum shu
 
 static bool one_instruction(const struct shunt_func *f)
 {
-	return f->kind == SHUNT_SITE_NOP5 || f->kind == SHUNT_SITE_NOPLONG;
+	return f->kind == SHUNT_SITE_NOP5 || f->kind == SHUNT_SITE_NOPLONG ||
+	       f->kind == SHUNT_SITE_DISPLACED;
 }
 
 struct merge {
@@ -292,6 +346,8 @@ static int merge_sites(void *arg)
 
 	if (o->object->gone)
 		return -ENOENT;
+	if (o->displaced) /* each is looked at when it is asked for */
+		return 0;
 	for (uint32_t i = 0; i < o->n; i++)
 		if (merge_edit(&o->object->funcs[i], &m->edits[n])) {
 			one_byte |= o->object->funcs[i].kind == SHUNT_SITE_NOP1x5;
@@ -315,6 +371,8 @@ static void object_free(struct shunt_tracer_object *o)
 {
 	free(o->hooks);
 	free(o->funcs);
+	free(o->displaced);
+	free(o->stale);
 	free(o);
 }
 
@@ -331,7 +389,11 @@ static int object_add(struct shunt_object *obj)
 	o->hooks = calloc(o->n, sizeof *o->hooks);
 	o->funcs = calloc(o->n, sizeof *o->funcs);
 	m.edits = malloc(o->n * sizeof *m.edits);
-	if (o->hooks && o->funcs && m.edits)
+	if (obj->of) {
+		o->displaced = calloc(o->n, sizeof *o->displaced);
+		o->stale = calloc(pages_of(o), 1);
+	}
+	if (o->hooks && o->funcs && m.edits && !obj->of == !(o->displaced && o->stale))
 		r = shunt_objects_while_loaded(merge_sites, &m);
 	free(m.edits);
 	if (r) {
@@ -342,8 +404,10 @@ static int object_add(struct shunt_object *obj)
 		shunt_log(SHUNT_LOG_WARNING, "%s: its sites cannot be made one NOP each: %s",
 			obj->path, m.res.reason);
 	shunt_tracer_totals.memory +=
-		sizeof *o + o->n * (sizeof *o->hooks + sizeof *o->funcs + sizeof *obj->funcs);
-	obj->trace = o;
+		sizeof *o + o->n * (sizeof *o->hooks + sizeof *o->funcs + sizeof *obj->funcs +
+					   (obj->of ? sizeof *o->displaced : 0));
+	/* Pairs with displaced_at(). */
+	__atomic_store_n(&obj->trace, o, __ATOMIC_RELEASE);
 	*objects_end = o;
 	objects_end = &o->next;
 	return 0;
@@ -428,7 +492,8 @@ int shunt_change_add(struct shunt_change *c, struct shunt_tracer_object *o, uint
 	int r;
 
 	if (o->funcs[i].bad) {
-		c->refused++;
+		c->refused += !o->displaced;
+		c->left_out += o->displaced != NULL;
 		return 0;
 	}
 	w = wish_of(c, o, i);
@@ -449,7 +514,7 @@ static int make_banks(struct shunt_change *c)
 		struct shunt_wish *w = &c->wishes[k];
 		int r;
 
-		if (!w->target || w->o->bank[w->target])
+		if (!w->target || (w->o->bank[w->target] && !w->o->stale))
 			continue;
 		r = bank_make(w->o, w->target);
 		if (r) {
@@ -461,12 +526,87 @@ static int make_banks(struct shunt_change *c)
 	return 0;
 }
 
+static int by_function(const void *x, const void *y)
+{
+	const uint32_t *a = x, *b = y;
+
+	return *a < *b ? -1 : *a > *b;
+}
+
+/* Those of one part that nobody has looked at yet. */
+static int displace_some(struct shunt_change *c, struct shunt_tracer_object *o, size_t from)
+{
+	uint32_t *index = malloc((c->n - from) * sizeof *index), n = 0;
+	int r;
+
+	if (!index)
+		return -ENOMEM;
+	for (size_t k = from; k < c->n; k++) {
+		const struct shunt_wish *w = &c->wishes[k];
+
+		if (w->o == o && w->target && o->displaced[w->i].state == SHUNT_DISPLACED_UNKNOWN)
+			index[n++] = w->i;
+	}
+	qsort(index, n, sizeof *index, by_function);
+	r = shunt_displace(o->object, o->displaced, index, n);
+	for (uint32_t k = 0; k < n && !r; k++) {
+		const struct shunt_displaced *d = &o->displaced[index[k]];
+
+		if (d->state == SHUNT_DISPLACED_LEFT_OUT) {
+			o->funcs[index[k]].bad = 1;
+			c->left_out++;
+			continue;
+		}
+		memcpy(o->funcs[index[k]].nop, d->old, 5);
+		o->stale[index[k] / SHUNT_SLOTS_A_PAGE] = 0xff;
+	}
+	free(index);
+	return r;
+}
+
+/* Makes room in functions that were not compiled for it. */
+static int displace(struct shunt_change *c)
+{
+	int r = 0;
+
+	for (size_t k = 0; k < c->n && !r; k++) {
+		const struct shunt_wish *w = &c->wishes[k];
+
+		if (w->o->displaced && w->target &&
+			w->o->displaced[w->i].state == SHUNT_DISPLACED_UNKNOWN)
+			r = displace_some(c, w->o, k);
+	}
+	return r;
+}
+
 struct batch {
 	struct shunt_change *c;
 	struct shunt_edit *edits;
 	size_t n;
+	uint32_t taken; /* left out, for now: one of them at `where` */
+	uintptr_t where;
+	bool several;	 /* some take the place of several instructions ... */
+	bool no_several; /* ... which cannot be done just now */
 	struct shunt_text_result res;
 };
+
+/*
+ * Whether the first instructions of an unmodified function are not what its file says: a
+ * probe's, a debugger's, or somebody else's. They may go away again.
+ */
+static bool is_taken(const struct shunt_wish *w)
+{
+	const struct shunt_displaced *d = w->o->displaced ? &w->o->displaced[w->i] : NULL;
+
+	return d && !w->o->funcs[w->i].now &&
+	       memcmp((const void *)w->o->object->funcs[w->i].site, d->old, d->held);
+}
+
+/* Several instructions become one: threads may stand between them. */
+static bool takes_several(const struct shunt_wish *w)
+{
+	return w->o->displaced && !w->o->funcs[w->i].now && w->o->displaced[w->i].first < 5;
+}
 
 /* With the loader's lock held: nothing is unloaded meanwhile. */
 static int batch_apply(void *arg)
@@ -476,6 +616,7 @@ static int batch_apply(void *arg)
 	int r;
 
 	b->n = 0;
+	b->several = false;
 	for (size_t k = 0; k < b->c->n; k++) {
 		struct shunt_wish *w = &b->c->wishes[k];
 		struct shunt_tracer_func *f = &w->o->funcs[w->i];
@@ -483,6 +624,13 @@ static int batch_apply(void *arg)
 
 		if (f->bad || w->o->object->gone || f->now == w->target)
 			continue;
+		w->taken = is_taken(w) || (b->no_several && takes_several(w));
+		if (w->taken) {
+			b->taken++;
+			b->where = w->o->object->funcs[w->i].site;
+			continue;
+		}
+		b->several |= takes_several(w);
 		memset(e, 0, sizeof *e);
 		e->addr = (void *)w->o->object->funcs[w->i].site;
 		e->len = 5;
@@ -492,12 +640,16 @@ static int batch_apply(void *arg)
 		e->target = w->target ? (void *)slot_of(w->o, w->i, w->target) : NULL;
 		b->n++;
 	}
+	if (b->taken && !b->c->skip_bad)
+		return -EBUSY;
+	if (b->several && !shunt_text_single_threaded())
+		opts.strategy = SHUNT_TEXT_STOP;
 	r = b->n ? shunt_text_apply(b->edits, b->n, &opts, &b->res) : 0;
 	/* Here, where intact() cannot look in between. */
 	for (size_t k = 0; k < b->c->n && !r; k++) {
 		struct shunt_wish *w = &b->c->wishes[k];
 
-		if (!w->o->funcs[w->i].bad)
+		if (!w->o->funcs[w->i].bad && !w->taken)
 			w->o->funcs[w->i].now = w->target;
 	}
 	return r;
@@ -518,6 +670,16 @@ static bool mark_bad(struct shunt_change *c, uintptr_t where)
 	return false;
 }
 
+/* Threads cannot be stopped: what needs that stays off, for now. */
+static bool leave_several(struct shunt_change *c, struct batch *b, int r)
+{
+	if (!r || r == -EIO || r == -ENOMEM || !b->several || b->no_several)
+		return false;
+	b->no_several = true;
+	snprintf(c->reason, sizeof c->reason, "%s", b->res.reason);
+	return true;
+}
+
 static int switch_sites(struct shunt_change *c)
 {
 	struct batch b = {.c = c, .edits = calloc(c->n, sizeof *b.edits)};
@@ -526,12 +688,19 @@ static int switch_sites(struct shunt_change *c)
 
 	if (!b.edits)
 		return -ENOMEM;
-	do
+	do {
+		b.taken = 0;
 		r = shunt_objects_while_loaded(batch_apply, &b);
-	while (r == -EBUSY && c->skip_bad && mark_bad(c, (uintptr_t)b.res.addr));
+	} while (c->skip_bad && (r == -EBUSY ? mark_bad(c, (uintptr_t)b.res.addr)
+					     : leave_several(c, &b, r)));
 	c->ns = shunt_now_ns() - t;
 	c->switched = r ? 0 : (uint32_t)b.n;
-	if (r) {
+	c->refused += r ? 0 : b.taken;
+	if (r == -EBUSY && b.taken) {
+		c->where = b.where;
+		snprintf(c->reason, sizeof c->reason,
+			"a probe or somebody else has changed the function's first bytes");
+	} else if (r) {
 		c->where = (uintptr_t)b.res.addr;
 		snprintf(c->reason, sizeof c->reason, "%s", b.res.reason);
 	}
@@ -551,7 +720,9 @@ int shunt_change_apply(struct shunt_change *c)
 
 	if (!c->n)
 		return 0;
-	r = make_banks(c);
+	r = displace(c);
+	if (!r)
+		r = make_banks(c);
 	if (r)
 		return r;
 	for (size_t k = 0; k < c->n; k++)
@@ -562,7 +733,7 @@ int shunt_change_apply(struct shunt_change *c)
 		struct shunt_wish *w = &c->wishes[k];
 		struct shunt_tracer_func *f = &w->o->funcs[w->i];
 
-		if (r || f->bad) {
+		if (r || f->bad || w->taken) {
 			publish(w, w->old_hook);
 			w->old_hook = w->hook; /* what is to be freed */
 			continue;
@@ -622,4 +793,65 @@ int shunt_tracer_catch_up(struct shunt_change *c)
 	shunt_tracer_unlock();
 	shunt_change_done(&calls);
 	return r;
+}
+
+/* --- for probes ------------------------------------------------------------- */
+
+/* The tracer's part of the object at addr, or NULL. */
+static const struct shunt_tracer_object *part_at(uintptr_t addr)
+{
+	struct shunt_object *obj = shunt_object_of(addr);
+	struct shunt_object *part = obj ? __atomic_load_n(&obj->part, __ATOMIC_ACQUIRE) : NULL;
+
+	return part ? __atomic_load_n(&part->trace, __ATOMIC_ACQUIRE) : NULL;
+}
+
+/* The first function that begins above addr. */
+static uint32_t first_above(const struct shunt_tracer_object *o, uintptr_t addr)
+{
+	uint32_t lo = 0, hi = o->n;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (o->object->funcs[mid].site <= addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static bool is_ready(const struct shunt_tracer_object *o, uint32_t i)
+{
+	return __atomic_load_n(&o->displaced[i].state, __ATOMIC_ACQUIRE) == SHUNT_DISPLACED_READY;
+}
+
+bool shunt_displaced_within(uintptr_t lo, uintptr_t hi)
+{
+	const struct shunt_tracer_object *o = part_at(lo);
+
+	for (uint32_t i = o ? first_above(o, lo - 5) : 0; o && i < o->n; i++) {
+		if (o->object->funcs[i].site >= hi)
+			return false;
+		if (is_ready(o, i) && __atomic_load_n(&o->funcs[i].now, __ATOMIC_RELAXED))
+			return true;
+	}
+	return false;
+}
+
+void shunt_displaced_original(uintptr_t from, uint8_t *copy, size_t n)
+{
+	const struct shunt_tracer_object *o = part_at(from);
+
+	for (uint32_t i = o ? first_above(o, from - 5) : 0; o && i < o->n; i++) {
+		uintptr_t site = o->object->funcs[i].site;
+
+		if (site >= from + n)
+			return;
+		/* On or off: what the program has there does not change. */
+		for (unsigned k = 0; k < 5 && is_ready(o, i); k++)
+			if (site + k - from < n)
+				copy[site + k - from] = o->displaced[i].old[k];
+	}
 }

@@ -27,7 +27,7 @@ struct shunt_tracer_func {
 	uint8_t now;	/* enum shunt_target */
 	uint8_t record; /* the recorder wants it */
 	uint8_t merged; /* its NOP was made by us */
-	uint8_t bad;	/* holds what nobody of us wrote: left alone */
+	uint8_t bad;	/* holds what nobody of us wrote, or cannot be displaced: left alone */
 	uint8_t nop[5]; /* what it holds while off */
 };
 
@@ -40,6 +40,9 @@ struct shunt_tracer_object {
 	uintptr_t bank[SHUNT_TARGETS];
 	struct shunt_hook **hooks;
 	struct shunt_tracer_func *funcs;
+	/* A part's (object.h). Of each page of slots: which banks do not know its bodies. */
+	struct shunt_displaced *displaced;
+	uint8_t *stale;
 };
 
 /* One function's wish in a change. */
@@ -48,6 +51,7 @@ struct shunt_wish {
 	uint32_t i;
 	uint8_t record;
 	uint8_t target;
+	bool taken; /* left as it is: its bytes are somebody else's */
 	struct shunt_hook *hook, *old_hook;
 };
 
@@ -55,7 +59,8 @@ struct shunt_change {
 	struct shunt_wish *wishes;
 	size_t n, room;
 	bool skip_bad;	   /* leave bad sites out instead of failing */
-	uint32_t refused;  /* left out */
+	uint32_t refused;  /* left out: their sites hold something else */
+	uint32_t left_out; /* they cannot be displaced */
 	uint32_t switched; /* sites written */
 	uint64_t ns;
 	uintptr_t where; /* the offending address */

@@ -33,6 +33,7 @@
 
 	.hidden shunt_stub_zone, shunt_stub_table, shunt_stub_hash
 	.hidden shunt_record_entry, shunt_call_entry_gpr, shunt_call_entry_vec
+	.hidden shunt_record_entry_flags, shunt_call_entry_flags_gpr, shunt_call_entry_flags_vec
 	.hidden shunt_trace_writer, shunt_stub_make, shunt_record_put, shunt_tail_exit
 	.hidden shunt_call_entry, shunt_call_exit, shunt_probe_exit
 	.hidden shunt_reader_self, shunt_callbacks, shunt_reader_fence
@@ -124,25 +125,44 @@
 	incq	(%rsi)
 .endm
 
-/* ------------------------------------------------------------------------ */
+/* ------------------------------------------------------------------------
+ * The recorder's entry. With \x = 8 it keeps the flags as well, in a cell of that size:
+ * compilers pass nothing in them, but people who write assembly do.
+ */
+.macro KEEP_FLAGS
+	lahf
+	seto	%al
+.endm
+
+/* From %rax; 1 + 127 overflows a signed byte, 0 + 127 does not. */
+.macro GIVE_FLAGS
+	add	$127, %al
+	sahf
+.endm
+
+.macro RECORD_ENTRY name x
 	.balign 64
-	.globl	shunt_record_entry
-	.type	shunt_record_entry, @function
-shunt_record_entry:
+	.globl	\name
+	.type	\name, @function
+\name:
 	.cfi_startproc
 	/* The caller's frame begins at S+8; the slot's own return address is ours. */
 	.cfi_def_cfa_offset 16
 	.cfi_offset %rip, -8
-	MOVE_SP -16
+	MOVE_SP -(16+\x)
 	PUSH_REG %rax
 	PUSH_REG %rcx
 	PUSH_REG %rdx
 	PUSH_REG %rsi
 	PUSH_REG %rdi
 	PUSH_REG %r8
-	/* S is %rsp + 72 */
-	mov	64(%rsp), %rsi			/* slot + 6 */
-	mov	72(%rsp), %rdi			/* the function's return address */
+	/* S is %rsp + 72 + \x */
+	.if	\x
+	KEEP_FLAGS
+	mov	%rax, 48(%rsp)			/* S-32 */
+	.endif
+	mov	64+\x(%rsp), %rsi			/* slot + 6 */
+	mov	72+\x(%rsp), %rdi			/* the function's return address */
 	mov	%rsi, %rdx
 	mov	%esi, %ecx
 	and	$-4096, %rdx
@@ -154,8 +174,8 @@ shunt_record_entry:
 	mov	%rdi, %rax
 	sub	%rdx, %rax
 	cmp	$SHUNT_STUB_ZONE, %rax
-	jb	.Lentry_tail
-.Lentry_lookup:
+	jb	.Lentry_tail\x
+.Lentry_lookup\x:
 	imul	$SHUNT_HASH_MULT, %ecx, %r8d
 	mov	%rdi, %rax
 	shr	$3, %rax
@@ -165,119 +185,145 @@ shunt_record_entry:
 	lea	shunt_stub_hash(%rip), %r8
 	add	%rax, %r8
 	cmp	%rdi, SHUNT_HASH_PARENT(%r8)
-	jne	.Lentry_probe
+	jne	.Lentry_probe\x
 	cmp	%ecx, SHUNT_HASH_ID(%r8)
-	jne	.Lentry_probe
-.Lentry_found:
+	jne	.Lentry_probe\x
+.Lentry_found\x:
 	mov	SHUNT_HASH_UNIT(%r8), %eax
 	shl	$SHUNT_STUB_SHIFT, %rax
 	add	%rdx, %rax
-	mov	%rax, 56(%rsp)			/* S-16: the stub */
-	RECORD	72 0 .Lentry_slow
-.Lentry_out:
-	mov	64(%rsp), %rsi
-	mov	%rsi, 72(%rsp)			/* our return address moves up to S */
+	mov	%rax, 56+\x(%rsp)			/* S-16: the stub */
+	RECORD	72+\x 0 .Lentry_slow\x
+.Lentry_out\x:
+	mov	64+\x(%rsp), %rsi
+	mov	%rsi, 72+\x(%rsp)			/* our return address moves up to S */
 	.cfi_remember_state
+	.if	\x
+	mov	48(%rsp), %rax
+	GIVE_FLAGS
+	.endif
 	POP_REG	%r8
 	POP_REG	%rdi
 	POP_REG	%rsi
 	POP_REG	%rdx
 	POP_REG	%rcx
 	POP_REG	%rax
-	MOVE_SP 24
+	MOVE_SP 24+\x
 	.cfi_def_cfa_offset 8
 	ret
 	.cfi_restore_state
 
-.Lentry_slow:
+.Lentry_slow\x:
 	mov	%ecx, %edi
 	CALL_C	shunt_record_put
-	jmp	.Lentry_out
+	jmp	.Lentry_out\x
 
-.Lentry_probe:
+.Lentry_probe\x:
 	mov	$SHUNT_HASH_PROBES, %eax
 1:	cmpq	$0, SHUNT_HASH_PARENT(%r8)
-	je	.Lentry_make
+	je	.Lentry_make\x
 	add	$16, %r8
 	dec	%eax
-	jz	.Lentry_make
+	jz	.Lentry_make\x
 	cmp	%rdi, SHUNT_HASH_PARENT(%r8)
 	jne	1b
 	cmp	%ecx, SHUNT_HASH_ID(%r8)
 	jne	1b
-	jmp	.Lentry_found
+	jmp	.Lentry_found\x
 
-.Lentry_make:
+.Lentry_make\x:
 	/* shunt_stub_make(return address, id, slot + 6, kind) */
 	mov	%ecx, %esi
-	mov	64(%rsp), %rdx
-	mov	%rcx, 48(%rsp)			/* S-24: free until the end */
+	mov	64+\x(%rsp), %rdx
+	mov	%rcx, 48+\x(%rsp)			/* S-24: free until the end */
 	mov	$SHUNT_STUB_RECORD, %ecx
 	CALL_C	shunt_stub_make
-	mov	48(%rsp), %rcx
+	mov	48+\x(%rsp), %rcx
 	test	%rax, %rax
-	mov	%rax, 56(%rsp)
-	jz	.Lentry_no_stub
-	RECORD	72 0 .Lentry_slow
-	jmp	.Lentry_out
+	mov	%rax, 56+\x(%rsp)
+	jz	.Lentry_no_stub\x
+	RECORD	72+\x 0 .Lentry_slow\x
+	jmp	.Lentry_out\x
 
-.Lentry_no_stub:
-	RECORD	72 0 .Lentry_no_stub_slow
-.Lentry_no_stub_out:
-	mov	64(%rsp), %rsi
+.Lentry_no_stub\x:
+	RECORD	72+\x 0 .Lentry_no_stub_slow\x
+.Lentry_no_stub_out\x:
+	mov	64+\x(%rsp), %rsi
 	movslq	SHUNT_SLOT_BODY(%rsi), %rax
 	add	%rsi, %rax
-	mov	%rax, 48(%rsp)			/* S-24: the body */
+	mov	%rax, 48+\x(%rsp)			/* S-24: the body */
 	.cfi_remember_state
+	.if	\x
+	mov	48(%rsp), %rax
+	GIVE_FLAGS
+	.endif
 	POP_REG	%r8
 	POP_REG	%rdi
 	POP_REG	%rsi
 	POP_REG	%rdx
 	POP_REG	%rcx
 	POP_REG	%rax
-	MOVE_SP 16
+	MOVE_SP 16+\x
 	.cfi_def_cfa_offset 16
 	ret
 	.cfi_restore_state
-.Lentry_no_stub_slow:
+.Lentry_no_stub_slow\x:
 	mov	%ecx, %edi
 	CALL_C	shunt_record_put
-	jmp	.Lentry_no_stub_out
+	jmp	.Lentry_no_stub_out\x
 
-.Lentry_tail:
+.Lentry_tail\x:
 	/*
 	 * The return address is a stub: the function before us left by a tail
 	 * call. It ends here, and we take its place.
 	 */
-	mov	%rcx, 48(%rsp)
-	lea	72(%rsp), %rsi
+	mov	%rcx, 48+\x(%rsp)
+	lea	72+\x(%rsp), %rsi
 	CALL_C	shunt_tail_exit CALL_VEC	/* (stub, S) -> real return address */
-	mov	48(%rsp), %rcx
+	mov	48+\x(%rsp), %rcx
 	mov	%rax, %rdi
-	mov	%rax, 72(%rsp)
+	mov	%rax, 72+\x(%rsp)
 	lea	shunt_stub_zone(%rip), %rdx
-	jmp	.Lentry_lookup
+	jmp	.Lentry_lookup\x
 	.cfi_endproc
-	.size	shunt_record_entry, . - shunt_record_entry
+	.size	\name, . - \name
+.endm
+
+	RECORD_ENTRY shunt_record_entry 0
+	RECORD_ENTRY shunt_record_entry_flags 8
 
 /* ------------------------------------------------------------------------
  * The exit: called by a stub, so that our return address lies in S. The real
  * one is left below it, at S-8, where the stub's `push` finds it.
  * Return values are rax, rdx, xmm0, xmm1, st0, st1; -fipa-ra may keep others.
  */
+.macro EXIT_POP
+	mov	48(%rsp), %rax
+	GIVE_FLAGS
+	POP_REG	%r8
+	POP_REG	%rdi
+	POP_REG	%rsi
+	POP_REG	%rdx
+	POP_REG	%rcx
+	POP_REG	%rax
+	MOVE_SP 8
+.endm
+
 	.balign 64
 	.type	shunt_exit, @function
 shunt_exit:
 	.cfi_startproc
-	MOVE_SP -8
+	MOVE_SP -16
 	PUSH_REG %rax
 	PUSH_REG %rcx
 	PUSH_REG %rdx
 	PUSH_REG %rsi
 	PUSH_REG %rdi
 	PUSH_REG %r8
-	/* S is %rsp + 56 */
-	mov	56(%rsp), %rdi			/* stub + 11 */
+	/* S is %rsp + 64 */
+	KEEP_FLAGS
+	mov	%rax, 48(%rsp)			/* S-16 */
+	mov	64(%rsp), %rdi			/* stub + 11 */
 	lea	shunt_stub_zone(%rip), %rdx
 	sub	%rdx, %rdi
 	and	$-16, %rdi
@@ -286,17 +332,12 @@ shunt_exit:
 	cmpb	$SHUNT_STUB_RECORD, SHUNT_STUB_KIND(%rdi)
 	jne	.Lexit_call
 	mov	SHUNT_STUB_PARENT(%rdi), %rsi
-	mov	%rsi, 48(%rsp)
+	mov	%rsi, 56(%rsp)
 	mov	SHUNT_STUB_ID(%rdi), %ecx
-	RECORD	56 1 .Lexit_slow
+	RECORD	64 1 .Lexit_slow
 .Lexit_out:
 	.cfi_remember_state
-	POP_REG	%r8
-	POP_REG	%rdi
-	POP_REG	%rsi
-	POP_REG	%rdx
-	POP_REG	%rcx
-	POP_REG	%rax
+	EXIT_POP
 	MOVE_SP 8
 	.cfi_def_cfa_offset 8
 	ret
@@ -309,24 +350,18 @@ shunt_exit:
 	cmpb	$SHUNT_STUB_PROBE, SHUNT_STUB_KIND(%rdi)
 	jae	.Lexit_probe
 	cmpb	$SHUNT_STUB_CALL_GPR, SHUNT_STUB_KIND(%rdi)
+	jne	.Lexit_vec
 	.cfi_remember_state
-	POP_REG	%r8
-	POP_REG	%rdi
-	POP_REG	%rsi
-	POP_REG	%rdx
-	POP_REG	%rcx
-	POP_REG	%rax
-	.cfi_def_cfa_offset 16
-	je	.Lcall_exit_gpr
+	EXIT_POP
+	jmp	.Lcall_exit_gpr
+	.cfi_restore_state
+.Lexit_vec:
+	.cfi_remember_state
+	EXIT_POP
 	jmp	.Lcall_exit_vec
 	.cfi_restore_state
 .Lexit_probe:
-	POP_REG	%r8
-	POP_REG	%rdi
-	POP_REG	%rsi
-	POP_REG	%rdx
-	POP_REG	%rcx
-	POP_REG	%rax
+	EXIT_POP
 	MOVE_SP 8
 	jmp	shunt_probe_exit		/* probe.S */
 	.cfi_endproc
@@ -366,14 +401,28 @@ shunt_exit:
 	pop	%rax
 .endm
 
+/* Below the frame, at -8(%rbp). */
+.macro SAVE_FLAGS
+	KEEP_FLAGS
+	push	%rax
+.endm
+
+.macro RESTORE_FLAGS
+	mov	-8(%rbp), %rax
+	GIVE_FLAGS
+.endm
+
 /* The rest of a way in: %rax is the stub to go on through, or 0. */
-.macro ENTRY_LEAVE
+.macro ENTRY_LEAVE flags=0
 	.cfi_remember_state
 	test	%rax, %rax
 	jz	1f
 	mov	%rax, 88(%rbp)			/* S-16: the stub */
 	mov	96(%rbp), %rcx
 	mov	%rcx, 104(%rbp)
+	.if	\flags
+	RESTORE_FLAGS
+	.endif
 	RESTORE_GPRS
 	.cfi_def_cfa %rsp, 32
 	.cfi_restore %rbp
@@ -385,6 +434,9 @@ shunt_exit:
 	movslq	SHUNT_SLOT_BODY(%rcx), %rax
 	add	%rcx, %rax
 	mov	%rax, 80(%rbp)			/* S-24: the body */
+	.if	\flags
+	RESTORE_FLAGS
+	.endif
 	RESTORE_GPRS
 	.cfi_def_cfa %rsp, 32
 	.cfi_restore %rbp
@@ -525,14 +577,61 @@ shunt_call_entry_vec:
 	.cfi_endproc
 	.size	shunt_call_entry_vec, . - shunt_call_entry_vec
 
+/* Both kinds with the flags kept; the kind makes a difference for the callbacks only. */
+	.balign 64
+	.globl	shunt_call_entry_flags_gpr
+	.type	shunt_call_entry_flags_gpr, @function
+shunt_call_entry_flags_gpr:
+	.cfi_startproc
+	.cfi_def_cfa_offset 16
+	.cfi_offset %rip, -8
+	lea	-16(%rsp), %rsp
+	.cfi_adjust_cfa_offset 16
+	SAVE_GPRS
+	SAVE_FLAGS
+	mov	%rbp, %rdi
+	and	$-16, %rsp
+	mov	104(%rbp), %rax
+	lea	shunt_stub_zone(%rip), %rcx
+	sub	%rcx, %rax
+	cmp	$SHUNT_STUB_ZONE, %rax
+	jb	.Lentry_flags_vec
+	xor	%esi, %esi
+	call	shunt_call_entry
+	ENTRY_LEAVE 1
+	.cfi_endproc
+	.size	shunt_call_entry_flags_gpr, . - shunt_call_entry_flags_gpr
+
+	.balign 64
+	.globl	shunt_call_entry_flags_vec
+	.type	shunt_call_entry_flags_vec, @function
+shunt_call_entry_flags_vec:
+	.cfi_startproc
+	.cfi_def_cfa_offset 16
+	.cfi_offset %rip, -8
+	lea	-16(%rsp), %rsp
+	.cfi_adjust_cfa_offset 16
+	SAVE_GPRS
+	SAVE_FLAGS
+	mov	%rbp, %rdi
+	and	$-16, %rsp
+.Lentry_flags_vec:
+	mov	$1, %esi
+	CALL_VEC shunt_call_entry
+	ENTRY_LEAVE 1
+	.cfi_endproc
+	.size	shunt_call_entry_flags_vec, . - shunt_call_entry_flags_vec
+
 /* Exits to callbacks: shunt_call_exit() fills the cell with the return address. */
 .macro CALL_EXIT call
 	.cfi_startproc
 	.cfi_def_cfa_offset 16
 	SAVE_GPRS
+	SAVE_FLAGS
 	mov	%rbp, %rdi
 	and	$-16, %rsp
 	\call	shunt_call_exit
+	RESTORE_FLAGS
 	RESTORE_GPRS
 	.cfi_def_cfa %rsp, 16
 	.cfi_restore %rbp

@@ -57,8 +57,9 @@
 #define SHUNT_SLOTS_A_PAGE 254
 /* from a slot's return address (slot + 6) to the distance to the body ... */
 #define SHUNT_SLOT_BODY    4
-/* ... and to the length of the site */
+/* ... and to the length of the site; 0: it was displaced, its address is before the body */
 #define SHUNT_SLOT_LEN     8
+#define SHUNT_BODY_SITE    8
 
 /* --- the event's word (see shunt/ring.h) -------------------------------- */
 #define SHUNT_TAG_EXIT       (1 << 30)
@@ -98,7 +99,7 @@ struct shunt_stub {
 	uintptr_t parent; /* where it returns to */
 	uint32_t id;
 	uint8_t kind; /* SHUNT_STUB_* */
-	uint8_t len;  /* of the site, which is at body - len */
+	uint8_t len;  /* of the site, which is at body - len; 0: see SHUNT_BODY_SITE */
 	uint16_t unused;
 	struct shunt_hook *const *hook; /* the function's place in the table */
 };
@@ -133,6 +134,10 @@ extern struct shunt_hash_entry shunt_stub_hash[SHUNT_HASH_SIZE + SHUNT_HASH_PROB
 void shunt_record_entry(void);
 void shunt_call_entry_gpr(void);
 void shunt_call_entry_vec(void);
+/* The same for functions that were not compiled for it, and may be written by hand. */
+void shunt_record_entry_flags(void);
+void shunt_call_entry_flags_gpr(void);
+void shunt_call_entry_flags_vec(void);
 
 /* Whether an address is a return stub's, for those who walk stacks. */
 static inline bool shunt_stub_contains(uintptr_t addr)
@@ -148,7 +153,7 @@ static inline uint32_t shunt_slot_hash(uintptr_t stack_slot)
 
 struct shunt_arch_site {
 	uintptr_t addr;
-	uint8_t len; /* the body begins at addr + len */
+	uint8_t len; /* the body begins at addr + len; 0: displaced, addr is its copy's */
 };
 
 /* Finds out which vector registers there are to keep. Before the first hook. */

@@ -32,9 +32,14 @@ static inline uintptr_t shunt_slot_body(uintptr_t slot)
 	return slot + (uintptr_t)(intptr_t)*(const int32_t *)(slot + SHUNT_SLOT_BODY);
 }
 
+static inline uintptr_t shunt_body_site(uintptr_t body, uint8_t len)
+{
+	return len ? body - len : *(const uintptr_t *)(body - SHUNT_BODY_SITE);
+}
+
 static inline uintptr_t shunt_slot_site(uintptr_t slot)
 {
-	return shunt_slot_body(slot) - *(const uint8_t *)(slot + SHUNT_SLOT_LEN);
+	return shunt_body_site(shunt_slot_body(slot), *(const uint8_t *)(slot + SHUNT_SLOT_LEN));
 }
 
 /* The row of a stub, from any address in it. */
