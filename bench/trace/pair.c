@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * pair.c - what a traced call costs: untraced, off, entry callback, entry and
- * exit callbacks, entry and exit recorded with time stamps. Medians of 11 runs;
+ * exit callbacks, entry and exit recorded with time stamps, the same of a function that
+ * was not compiled for it. Medians of 11 runs;
  * `name value unit` a line.
  */
 #include <stdio.h>
@@ -20,6 +21,7 @@
 
 void p_site(void);
 void p_plain(void);
+void p_displaced(void); /* of a library that nobody compiled for tracing */
 
 static double calls(void (*fn)(void))
 {
@@ -60,6 +62,8 @@ __attribute__((target("general-regs-only"))) static void nothing(uintptr_t ip, u
 	n++;
 }
 
+#define DISPLACED "libbench-trace-displaced.so:p_displaced"
+
 static double with(unsigned flags, shunt_ftrace_fn entry, shunt_ftrace_fn exit_)
 {
 	struct shunt_ftrace_ops ops = {.entry = entry, .exit = exit_, .flags = flags};
@@ -75,7 +79,7 @@ static double with(unsigned flags, shunt_ftrace_fn entry, shunt_ftrace_fn exit_)
 
 int main(void)
 {
-	static const char *const all[] = {"p_site"};
+	static const char *const all[] = {"p_site"}, *const displaced[] = {DISPLACED};
 	struct shunt_ring_options opts = {.size = 64 << 20, .mode = SHUNT_RING_OVERWRITE};
 	char path[64];
 	struct shunt_ring *ring;
@@ -101,6 +105,11 @@ int main(void)
 	printf("trace.pair_recorded %.2f ns\n", pair);
 	printf("trace.pair_recorded_by_clock_reads %.2f ratio\n", pair / (2 * clock));
 	shunt_record_set(all, 1, false, NULL);
+	plain = calls(p_displaced);
+	if (shunt_record_set(displaced, 1, true, NULL))
+		return 1;
+	printf("trace.pair_recorded_displaced %.2f ns\n", calls(p_displaced) - plain);
+	shunt_record_set(displaced, 1, false, NULL);
 	printf("trace.call_off_again %.2f ns\n", calls(p_site));
 	shunt_ring_close(ring);
 	unlink(path);

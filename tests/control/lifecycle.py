@@ -316,9 +316,18 @@ def filters():
 
 @test
 def refused():
-    r = record(PLAIN, 'work')
+    r = record(PLAIN, 'work', options=['--no-unmodified'])
     ok(r.returncode == 0 and '-fpatchable-function-entry=5' in r.stderr,
        'a program without sites runs, and the message says how to compile it') or diag(r.stderr)
+    r = record(PLAIN, 'work')
+    ok(r.returncode == 0 and 'not compiled for tracing' in r.stderr and read().calls('main') == 1,
+       'or it is traced as it is, and the message says so') or diag(r.stderr)
+    r = record('sh', '-c', PLAIN)
+    ok(r.returncode == 0 and 'in 2 programs' in r.stderr and read().calls('main') == 1,
+       'and so are those that it starts') or diag(r.stderr)
+    r = record(VICTIM, 'work')
+    ok('not compiled for tracing' not in r.stderr and read().calls('frame_dummy') == 0,
+       'one that has sites is not traced elsewhere') or diag(r.stderr)
     r = record(STATIC, 'work')
     ok(r.returncode == 1 and 'statically linked' in r.stderr and clean() and
        not os.path.exists('t'), 'a static program is refused') or diag(r.stderr)
