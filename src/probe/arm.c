@@ -883,7 +883,9 @@ static int look_for_threads(struct shunt_arming *a, bool text, bool *busy)
 				v.owner + v.n, i);
 	r = !v.r || !v.owner || !v.hit ? -ENOMEM : v.n ? sort_ranges(&v) : 0;
 	if (!r && v.n)
-		r = shunt_tasks_ranges_clear(v.r, v.n, v.hit, CLEAR_MS);
+		r = shunt_tasks_ranges_clear_above(a->self, v.r, v.n, v.hit, CLEAR_MS);
+	/* -EDEADLK: our caller is in one, or has its address on its stack. */
+	r = r == -EDEADLK ? -EAGAIN : r;
 	for (size_t i = 0; i < v.n && r == -EAGAIN; i++)
 		busy[v.owner[i]] |= v.hit[i];
 	free(v.r);

@@ -126,6 +126,7 @@ struct shunt_arming {
 	struct shunt_work *w;
 	size_t n, room;
 	bool keep; /* places that nobody uses any more stay as they are */
+	uintptr_t self; /* the frame of the function that the program has called */
 	uintptr_t where; /* what was refused */
 	char reason[192], trouble[192];
 };

@@ -221,7 +221,7 @@ int shunt_probe_register_many(struct shunt_probe *const *p, size_t n,
 	struct shunt_probe_result *res)
 {
 	struct shunt_probe_result own;
-	struct shunt_arming a = {0};
+	struct shunt_arming a = {.self = (uintptr_t)__builtin_frame_address(0)};
 	const char *why;
 	uintptr_t *addr;
 	int r;
@@ -319,14 +319,15 @@ static int switch_users(struct shunt_probe *const *p, size_t n, bool on, struct 
 
 int shunt_probe_unregister_many(struct shunt_probe *const *p, size_t n)
 {
-	struct shunt_arming a[2] = {0};
+	uintptr_t self = (uintptr_t)__builtin_frame_address(0);
+	struct shunt_arming a[2] = {{.self = self}, {.self = self}};
 	int r;
 
 	if (!n)
 		return 0;
 	if (!p)
 		return -EINVAL;
-	if (shunt_dispatch_inside((uintptr_t)__builtin_frame_address(0)))
+	if (shunt_dispatch_inside(self))
 		return -EDEADLK;
 	shunt_probes_lock();
 	r = switch_users(p, n, false, a);
@@ -345,10 +346,11 @@ int shunt_probe_unregister(struct shunt_probe *p)
 
 static int switch_one(struct shunt_probe *p, bool on)
 {
-	struct shunt_arming a[2] = {0};
+	uintptr_t self = (uintptr_t)__builtin_frame_address(0);
+	struct shunt_arming a[2] = {{.self = self}, {.self = self}};
 	int r;
 
-	if (!on && shunt_dispatch_inside((uintptr_t)__builtin_frame_address(0)))
+	if (!on && shunt_dispatch_inside(self))
 		return -EDEADLK;
 	shunt_probes_lock();
 	r = switch_users(&p, 1, on, a);

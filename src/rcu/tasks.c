@@ -550,8 +550,8 @@ static bool drop_clear(struct shunt_spots *spots)
 	return n;
 }
 
-int shunt_tasks_ranges_clear(const struct shunt_range *sorted, size_t n, uint8_t *hit,
-	unsigned timeout_ms)
+int shunt_tasks_ranges_clear_above(uintptr_t self, const struct shunt_range *sorted, size_t n,
+	uint8_t *hit, unsigned timeout_ms)
 {
 	uint64_t deadline = shunt_now_ns() + timeout_ms * 1000000ull;
 	struct shunt_spots spots = {0};
@@ -561,15 +561,17 @@ int shunt_tasks_ranges_clear(const struct shunt_range *sorted, size_t n, uint8_t
 
 	while (!r && spots.n) {
 		shunt_look_begin(&look, &spots);
-		look.self = (uintptr_t)__builtin_frame_address(0);
-		while ((r = shunt_look_try(&look, ms)) == -EAGAIN && !look.own &&
-			shunt_now_ns() < deadline)
+		look.self = self;
+		while ((r = shunt_look_try(&look, ms)) == -EAGAIN && shunt_now_ns() < deadline)
 			nap(ms = ms < 8 ? ms * 2 : ms);
 		shunt_look_end(&look);
-		if (look.own)
-			r = -EDEADLK;
 		if (r || !drop_clear(&spots))
 			break;
+		/* What the caller is in it will not leave meanwhile; the others are clear. */
+		if (look.own) {
+			r = -EDEADLK;
+			break;
+		}
 		if (shunt_now_ns() >= deadline)
 			r = -EAGAIN;
 		else
@@ -582,6 +584,13 @@ int shunt_tasks_ranges_clear(const struct shunt_range *sorted, size_t n, uint8_t
 	}
 	shunt_spots_free(&spots);
 	return r;
+}
+
+int shunt_tasks_ranges_clear(const struct shunt_range *sorted, size_t n, uint8_t *hit,
+	unsigned timeout_ms)
+{
+	return shunt_tasks_ranges_clear_above((uintptr_t)__builtin_frame_address(0), sorted, n, hit,
+		timeout_ms);
 }
 
 /* --- settings and figures ---------------------------------------------------------------------- */

@@ -39,6 +39,14 @@ int shunt_tasks_ranges_clear(const struct shunt_range *sorted, size_t n, uint8_t
 	unsigned timeout_ms);
 
 /*
+ * The same, but the caller's own stack counts from `self` up only: below are frames of
+ * functions that return to nowhere in the ranges, and what calls before have left there
+ * looks like addresses in them.
+ */
+int shunt_tasks_ranges_clear_above(uintptr_t self, const struct shunt_range *sorted, size_t n,
+	uint8_t *hit, unsigned timeout_ms);
+
+/*
  * Permanent code [lo, hi) from which a thread may be about to jump into any zone
  * by an address that it has in a register only: a thread whose PC is in there,
  * or that is interrupted there, counts as inside of every zone. Words on stacks do

@@ -5,8 +5,10 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +28,7 @@ long flags(long);     /* sets flags, a nop, reads them */
 long red(long);       /* lives in the red zone */
 long stacked(long);   /* its argument is on the stack */
 long looped(long);    /* a branch to its second instruction */
+long pushes(long), pushes_too(long); /* one byte, three, one: a jump over three instructions */
 extern char add5_second[], flags_nop[], red_middle[], looped_second[], tiny_ret[], short_third[];
 extern char add5_inside[];
 
@@ -40,6 +43,9 @@ __asm__(".text\n"
 	END(flags)
 	FUNC(red) "mov %rdi,-8(%rsp)\nmov %rdi,-128(%rsp)\nred_middle: mov -8(%rsp),%rax\nadd -128(%rsp),%rax\nret\n"
 	END(red)
+	FUNC(pushes) "push %rbx\n.cfi_def_cfa_offset 16\nmov %rdi,%rax\npop %rbx\n.cfi_def_cfa_offset 8\nret\n" END(pushes)
+	FUNC(pushes_too) "push %rbx\n.cfi_def_cfa_offset 16\nmov %rdi,%rax\npop %rbx\n.cfi_def_cfa_offset 8\nret\n"
+	END(pushes_too)
 	FUNC(stacked) "mov 8(%rsp),%rax\nret\n" END(stacked)
 	FUNC(looped) "xor %eax,%eax\nlooped_second: inc %eax\ndec %edi\njnz looped_second\nret\n" END(looped));
 
@@ -298,6 +304,66 @@ static void test_neighbours(void)
 		forms[3], forms[4]);
 }
 
+/* Takes the one address that a jump with these last bytes leads to. */
+static void take_away(long (*fn)(long))
+{
+	uintptr_t addr = (uintptr_t)fn;
+	int32_t rel;
+
+	memcpy(&rel, (void *)(addr + 1), 4);
+	addr += 5 + (uintptr_t)(intptr_t)rel;
+	mmap((void *)(addr & -4096ul), 8192, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+		-1, 0);
+}
+
+static atomic_bool enough;
+
+static void *is_there(void *arg)
+{
+	while (!enough)
+		sched_yield();
+	return arg;
+}
+
+/*
+ * With threads, a jump over several instructions waits until nobody can be among them. What
+ * is on the caller's own stack keeps the place that it looks like from that, and no
+ * other; what the library has left on the stack below counts for nothing.
+ */
+static void test_many(void)
+{
+	struct shunt_probe a = {.addr = (void *)(uintptr_t)pushes, .pre = pre};
+	struct shunt_probe b = {.addr = (void *)(uintptr_t)pushes_too, .pre = pre};
+	struct shunt_probe *list[] = {&a, &b};
+	volatile uintptr_t word = 0;
+	enum shunt_probe_form form[4];
+	pthread_t t;
+	int r;
+
+	take_away(pushes);
+	take_away(pushes_too);
+	pthread_create(&t, NULL, is_there, NULL);
+	r = shunt_probe_register_many(list, 2, &res);
+	form[0] = shunt_probe_form(&a);
+	form[1] = shunt_probe_form(&b);
+	clear();
+	ok(!r && pushes(3) == 3 && pushes_too(4) == 4 && pre_hits == 2 && form[0] == SHUNT_PROBE_JUMP_MANY &&
+			form[1] == SHUNT_PROBE_JUMP_MANY, "jumps over several, beside a thread (forms %d, %d) %s",
+		form[0], form[1], res.reason);
+	shunt_probe_unregister_many(list, 2);
+	shunt_rcu_tasks_barrier();
+	word = (uintptr_t)pushes + 4;
+	r = shunt_probe_register_many(list, 2, &res);
+	form[2] = shunt_probe_form(&a);
+	form[3] = shunt_probe_form(&b);
+	ok(!r && word && form[2] == SHUNT_PROBE_BREAKPOINT && form[3] == SHUNT_PROBE_JUMP_MANY,
+		"an address among them on the caller's stack holds up that one alone (forms %d, %d)",
+		form[2], form[3]);
+	shunt_probe_unregister_many(list, 2);
+	enough = true;
+	pthread_join(t, NULL);
+}
+
 /* --- on and off, batches ------------------------------------------------------------------- */
 
 static void test_switching(void)
@@ -526,6 +592,7 @@ int main(void)
 	test_changes();
 	test_inside();
 	test_neighbours();
+	test_many();
 	test_switching();
 	test_wrong();
 	test_foreign();
