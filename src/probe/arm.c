@@ -819,10 +819,12 @@ static size_t add_ranges(const struct shunt_place *p, bool text, struct shunt_ra
 	return n;
 }
 
+/* A retired detour may be in the way of several works: then it is one range of all. */
 struct ranges {
-	size_t n;
+	size_t n, all;
 	struct shunt_range *r;
-	size_t *owner; /* index of the work */
+	size_t *owner; /* of each of all: index of the work, */
+	size_t *range; /* and of the range in r */
 	uint8_t *hit;
 };
 
@@ -834,27 +836,27 @@ static int by_start(const void *x, const void *y, void *arg)
 	return a < b ? -1 : a > b;
 }
 
-/* In the order of their starts. */
+/* In the order of their starts, each once. */
 static int sort_ranges(struct ranges *v)
 {
-	struct shunt_range *r = malloc(v->n * sizeof *r);
-	size_t *order = malloc(v->n * sizeof *order), *owner = malloc(v->n * sizeof *owner);
+	struct shunt_range *r = malloc(v->all * sizeof *r);
+	size_t *order = malloc(v->all * sizeof *order);
 
-	for (size_t i = 0; i < v->n && r && order && owner; i++)
+	v->range = malloc(v->all * sizeof *v->range);
+	for (size_t i = 0; i < v->all && r && order && v->range; i++)
 		order[i] = i;
-	if (r && order && owner) {
-		qsort_r(order, v->n, sizeof *order, by_start, v->r);
-		for (size_t i = 0; i < v->n; i++) {
-			r[i] = v->r[order[i]];
-			owner[i] = v->owner[order[i]];
+	if (r && order && v->range) {
+		qsort_r(order, v->all, sizeof *order, by_start, v->r);
+		for (size_t i = 0; i < v->all; i++) {
+			if (!v->n || r[v->n - 1].start != v->r[order[i]].start)
+				r[v->n++] = v->r[order[i]];
+			v->range[order[i]] = v->n - 1;
 		}
 		memcpy(v->r, r, v->n * sizeof *r);
-		memcpy(v->owner, owner, v->n * sizeof *owner);
 	}
 	free(r);
 	free(order);
-	free(owner);
-	return r && order && owner ? 0 : -ENOMEM;
+	return v->n ? 0 : -ENOMEM;
 }
 
 static bool waits(const struct shunt_work *w)
@@ -879,17 +881,17 @@ static int look_for_threads(struct shunt_arming *a, bool text, bool *busy)
 	v.hit = calloc(n + 1, 1);
 	for (size_t i = 0; i < a->n && v.r && v.owner && v.hit; i++)
 		if (waits(&a->w[i]))
-			v.n += add_ranges(a->w[i].p, text, v.r + v.n,
-				v.owner + v.n, i);
-	r = !v.r || !v.owner || !v.hit ? -ENOMEM : v.n ? sort_ranges(&v) : 0;
+			v.all += add_ranges(a->w[i].p, text, v.r + v.all, v.owner + v.all, i);
+	r = !v.r || !v.owner || !v.hit ? -ENOMEM : v.all ? sort_ranges(&v) : 0;
 	if (!r && v.n)
 		r = shunt_tasks_ranges_clear_above(a->self, v.r, v.n, v.hit, CLEAR_MS);
 	/* -EDEADLK: our caller is in one, or has its address on its stack. */
 	r = r == -EDEADLK ? -EAGAIN : r;
-	for (size_t i = 0; i < v.n && r == -EAGAIN; i++)
-		busy[v.owner[i]] |= v.hit[i];
+	for (size_t i = 0; i < v.all && r == -EAGAIN; i++)
+		busy[v.owner[i]] |= v.hit[v.range[i]];
 	free(v.r);
 	free(v.owner);
+	free(v.range);
 	free(v.hit);
 	return r == -EAGAIN ? 0 : r;
 }
