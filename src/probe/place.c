@@ -89,11 +89,22 @@ static struct {
 	bool pads_unknown;
 } last;
 
-void shunt_place_done(void)
+/* The mapping that was looked at last, if it is one of code: a batch is in few. */
+static struct {
+	uintptr_t lo, hi;
+} mapping;
+
+static void forget_function(void)
 {
 	free(last.bytes);
 	free(last.map);
 	memset(&last, 0, sizeof last);
+}
+
+void shunt_place_done(void)
+{
+	forget_function();
+	mapping.lo = mapping.hi = 0;
 }
 
 static int map_function(const struct shunt_code_list *list, const struct shunt_code_func *f,
@@ -104,7 +115,7 @@ static int map_function(const struct shunt_code_list *list, const struct shunt_c
 
 	if (last.map && last.lo == code.lo && last.hi == code.hi)
 		return 0;
-	shunt_place_done();
+	forget_function();
 	last.bytes = malloc(f->size);
 	if (!last.bytes)
 		return no(why, size, -ENOMEM, "no memory");
@@ -168,7 +179,7 @@ static bool has_prefix(const char *s, const char *prefix)
 	return !strncmp(s, prefix, strlen(prefix));
 }
 
-static int check_mapping(uintptr_t addr, struct shunt_place *p, char *why, size_t size)
+static int find_mapping(uintptr_t addr, char *why, size_t size)
 {
 	struct shunt_maps maps;
 	struct shunt_vma v;
@@ -188,8 +199,19 @@ static int check_mapping(uintptr_t addr, struct shunt_place *p, char *why, size_
 			  has_prefix(name, "[uprobes")))
 		r = no(why, size, -EPERM, "%#lx is in %s, which is the kernel's", addr, name);
 	shunt_maps_close(&maps);
-	p->lo = v.start;
-	p->hi = v.end;
+	if (!r) {
+		mapping.lo = v.start;
+		mapping.hi = v.end;
+	}
+	return r;
+}
+
+static int check_mapping(uintptr_t addr, struct shunt_place *p, char *why, size_t size)
+{
+	int r = addr - mapping.lo < mapping.hi - mapping.lo ? 0 : find_mapping(addr, why, size);
+
+	p->lo = mapping.lo;
+	p->hi = mapping.hi;
 	return r;
 }
 
@@ -297,7 +319,7 @@ static int check(struct shunt_place *p, uintptr_t start, unsigned flags, void **
 	r = map_function(list, f, why, size);
 	if (r == -EILSEQ && addr == f->start) {
 		/* Where a function begins an instruction does, whatever follows. */
-		shunt_place_done();
+		forget_function();
 		return look(p, why, size);
 	}
 	if (!r)

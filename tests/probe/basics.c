@@ -75,7 +75,7 @@ static void ret(struct shunt_probe *p, struct shunt_regs *r)
 	returned = r->rax;
 }
 
-static void clear(void)
+__attribute__((noinline)) static void clear(void)
 {
 	pre_hits = post_hits = ret_hits = 0;
 	returned = 0;
@@ -305,7 +305,7 @@ static void test_neighbours(void)
 }
 
 /* Takes the one address that a jump with these last bytes leads to. */
-static void take_away(long (*fn)(long))
+__attribute__((noinline)) static void take_away(long (*fn)(long))
 {
 	uintptr_t addr = (uintptr_t)fn;
 	int32_t rel;
@@ -408,6 +408,19 @@ static int try(struct shunt_probe p)
 	return r;
 }
 
+/* In a batch behind one that is right, and that nothing is known of yet. */
+static int try_second(uintptr_t unknown, void *addr)
+{
+	struct shunt_probe first = {.addr = (void *)unknown, .pre = pre};
+	struct shunt_probe second = {.addr = addr, .pre = pre};
+	struct shunt_probe *list[] = {&first, &second};
+	int r = shunt_probe_register_many(list, 2, &res);
+
+	if (!r)
+		shunt_probe_unregister_many(list, 2);
+	return r && res.index == 1 ? r : 0;
+}
+
 static void test_wrong(void)
 {
 	static char data[64];
@@ -424,6 +437,8 @@ static void test_wrong(void)
 	ok(try((struct shunt_probe){.addr = data, .pre = pre}) == -EFAULT, "data");
 	ok(try((struct shunt_probe){.addr = (void *)8, .pre = pre}) == -EFAULT, "nothing mapped");
 	ok(try((struct shunt_probe){.addr = (void *)(vdso + 0x600), .pre = pre}) == -EPERM, "the vdso");
+	ok(try_second((uintptr_t)take_away, data) == -EFAULT && try_second((uintptr_t)is_there, (void *)8) == -EFAULT &&
+			try_second((uintptr_t)clear, (void *)(vdso + 0x600)) == -EPERM, "each of them behind a right one");
 	ok(try((struct shunt_probe){.addr = (void *)(uintptr_t)shunt_probe_register, .pre = pre}) == -EPERM,
 		"libshunt itself");
 	ok(try((struct shunt_probe){.symbol = "no_such_function", .pre = pre}) == -ENOENT, "a symbol that is missing");
