@@ -156,6 +156,7 @@ static void all_forms(void)
 	ours("hit_and_return.jump", f_long, SHUNT_PROBE_JUMP, SHUNT_PROBE_GENERAL_REGS, PRE | RET);
 	ours("before_and_behind.jump", f_long, SHUNT_PROBE_JUMP, SHUNT_PROBE_GENERAL_REGS, PRE | POST);
 	ours("hit.nop", f_nop, SHUNT_PROBE_JUMP, SHUNT_PROBE_GENERAL_REGS, PRE);
+	ours("return.nop", f_nop, SHUNT_PROBE_JUMP, SHUNT_PROBE_GENERAL_REGS, RET);
 }
 
 /* --- others' -------------------------------------------------------------------- */
