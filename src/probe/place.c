@@ -21,9 +21,10 @@ static struct shunt_place *hash[1 << HASH_BITS];
 static uint32_t nplaces;
 size_t shunt_places_held;
 
+/* Who asks for an address asks for the twenty around it: they are in two or three buckets. */
 static struct shunt_place **bucket(uintptr_t addr)
 {
-	return &hash[addr * 0x9E3779B97F4A7C15ull >> (64 - HASH_BITS)];
+	return &hash[(addr >> 4) * 0x9E3779B97F4A7C15ull >> (64 - HASH_BITS)];
 }
 
 struct shunt_place *shunt_place_find(uintptr_t addr)
