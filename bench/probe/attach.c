@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <shunt/probe.h>
+#include <shunt/tasks.h>
 
 #include "object/code.h"
 #include "../timing.h"
@@ -109,6 +110,7 @@ static void times(struct batch *b, const char *how, int runs)
 	double on[MOST], off[MOST];
 
 	for (int i = 0; i < runs; i++) {
+		shunt_rcu_tasks_barrier(); /* the last one's code is freed on another thread */
 		on[i] = put(b);
 		off[i] = take(b);
 	}

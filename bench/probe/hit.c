@@ -24,9 +24,9 @@
 #include "../timing.h"
 #include "uprobe.h"
 
-#define RUNS  15
-#define FAST  100000L /* calls in a run */
-#define SLOW  2000L
+#define RUNS  151     /* short ones, so that what interrupts us is in few of them */
+#define FAST  5000L   /* calls in a run */
+#define SLOW  100L
 
 /* The functions: what they begin with decides the form. */
 void f_long(void);   /* five bytes and more */
