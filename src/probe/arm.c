@@ -146,11 +146,6 @@ static struct shunt_work *add(struct shunt_arming *a, struct shunt_place *p)
 	return w;
 }
 
-static bool is_gone(const struct shunt_place *p)
-{
-	return p->object && p->object->gone;
-}
-
 int shunt_arming_add(struct shunt_arming *a, struct shunt_place *p)
 {
 	struct shunt_work *w = p->work ? p->work : add(a, p);
@@ -173,11 +168,14 @@ static int want(struct shunt_arming *a, struct shunt_work *w)
 {
 	struct shunt_place *p = w->p;
 
+	/* Unmapped by who had it made: there is nothing left to put back. */
+	if (!p->object && p->held && !shunt_place_there(p))
+		p->lost = true;
 	w->hook = make_hook(p);
 	if (!w->hook)
 		return fail(a, -ENOMEM, p->addr, "no memory");
 	/* One that cannot be taken out now stays, without handlers. */
-	w->want = (w->hook->n || (a->keep && p->form)) && !is_gone(p);
+	w->want = (w->hook->n || (a->keep && p->form)) && !shunt_place_gone(p);
 	w->flags = w->hook->flags;
 	w->only_trap = wants_trap(p);
 	/* A detour that can do more than is asked will do. */
@@ -193,7 +191,7 @@ static int bring_others(struct shunt_arming *a, struct shunt_place *p)
 		struct shunt_place *q = shunt_place_find(addr);
 		struct shunt_work *w;
 
-		if (!q || q->work || !q->held || is_gone(q))
+		if (!q || q->work || !q->held || shunt_place_gone(q))
 			continue;
 		if (!(q->form == SHUNT_PROBE_JUMP_SHARED && p->addr < addr + JUMP) &&
 			!(q->span > q->text.len && p->addr < addr + q->span))
@@ -220,20 +218,20 @@ static int by_address(const void *x, const void *y)
 /* What the text at addr will hold, as far as is planned: higher addresses first. */
 static uint8_t planned_byte(uintptr_t addr)
 {
-	uint8_t own = *(const volatile uint8_t *)addr;
+	const uint8_t *own = (const uint8_t *)addr;
 
 	for (uintptr_t at = addr; at > addr - JUMP; at--) {
 		const struct shunt_place *p = shunt_place_find(at);
 		const struct shunt_work *w = p ? p->work : NULL;
 
-		if (!p || is_gone(p))
+		if (!p || shunt_place_gone(p))
 			continue;
 		if (w && w->planned && w->want && addr - at < w->held)
 			return w->bytes[addr - at];
 		if (w && addr - at < p->held)
-			own = p->text.old[addr - at];
+			own = &p->text.old[addr - at];
 	}
-	return own;
+	return *(const volatile uint8_t *)own;
 }
 
 /* What the text should hold now. */
@@ -242,7 +240,7 @@ static uint8_t expected_byte(uintptr_t addr)
 	for (uintptr_t at = addr; at > addr - JUMP; at--) {
 		const struct shunt_place *p = shunt_place_find(at);
 
-		if (p && !is_gone(p) && addr - at < p->held)
+		if (p && !shunt_place_gone(p) && addr - at < p->held)
 			return p->bytes[addr - at];
 	}
 	for (uintptr_t at = addr; at > addr - JUMP; at--) {
@@ -535,7 +533,7 @@ static int apply_edits(void *arg)
 		size_t n = w->held > w->p->held ? w->held : w->p->held;
 		bool differs = false;
 
-		if (is_gone(w->p)) {
+		if (shunt_place_gone(w->p)) {
 			w->want = false;
 			w->held = 0;
 			continue;

@@ -67,6 +67,32 @@ static int no(char *why, size_t size, int err, const char *fmt, ...)
 	return err;
 }
 
+bool shunt_place_gone(const struct shunt_place *p)
+{
+	return p->lost || (p->object && p->object->gone);
+}
+
+static bool is_readable(struct shunt_maps *maps, uintptr_t addr)
+{
+	struct shunt_vma v;
+
+	return !shunt_maps_find(maps, addr, &v) && v.start <= addr && v.flags & SHUNT_VMA_READ;
+}
+
+bool shunt_place_there(const struct shunt_place *p)
+{
+	struct shunt_maps maps;
+	bool yes;
+
+	if (shunt_maps_open(&maps))
+		return false;
+	yes = is_readable(&maps, p->addr) && is_readable(&maps, p->addr + p->held - 1);
+	shunt_maps_close(&maps);
+	/* A debugger's breakpoint on what is ours leaves it ours. */
+	return yes && (*(const uint8_t *)p->addr == 0xcc ||
+			      !memcmp((const void *)p->addr, p->bytes, p->held));
+}
+
 /* --- the program's own text ----------------------------------------------------------- */
 
 void shunt_place_read(uintptr_t from, uint8_t *to, size_t n)
@@ -76,7 +102,7 @@ void shunt_place_read(uintptr_t from, uint8_t *to, size_t n)
 	for (uintptr_t a = from - 4; a < from + n && shunt_places_held; a++) {
 		const struct shunt_place *p = shunt_place_find(a);
 
-		for (size_t i = 0; p && i < p->held; i++)
+		for (size_t i = 0; p && !shunt_place_gone(p) && i < p->held; i++)
 			if (a + i - from < n)
 				to[a + i - from] = p->text.old[i];
 	}
@@ -328,11 +354,51 @@ static int check(struct shunt_place *p, uintptr_t start, unsigned flags, void **
 	return r ? r : look(p, why, size);
 }
 
-/* What a place knows is of an object that is not there any more. */
-static bool stale(const struct shunt_place *p)
+/*
+ * The text of an object that is loaded is not what it was: a program that patches
+ * itself. Breakpoints come and go; they are not believed.
+ */
+static bool rewritten(const struct shunt_place *p)
 {
-	return !p->known || (p->object && p->object->gone) ||
-	       (!p->held && p->object != shunt_object_of(p->addr));
+	uint8_t now[sizeof p->text.old];
+
+	shunt_place_read(p->addr, now, p->text.n);
+	return now[0] != 0xcc && memcmp(now, p->text.old, p->text.n);
+}
+
+/* What a place knows is not so any more, or was taken on trust that is not given now. */
+static bool stale(const struct shunt_place *p, unsigned flags)
+{
+	if (!p->known || shunt_place_gone(p))
+		return true;
+	if (p->held)
+		return false;
+	return !p->object || p->object != shunt_object_of(p->addr) || rewritten(p) ||
+	       p->trusted != !!(flags & SHUNT_PROBE_TRUSTED);
+}
+
+/*
+ * Unloaded, and loaded again at the same address before anybody looked: the same
+ * object, as far as can be told, but for what was ours in it.
+ */
+static bool is_reloaded(const struct shunt_place *p)
+{
+	return !p->object->gone && !memcmp((const void *)p->addr, p->text.old, p->held);
+}
+
+struct shunt_place *shunt_place_lost(uintptr_t addr)
+{
+	struct shunt_place *p = shunt_place_find(behind_site(addr));
+
+	if (!p || (!p->held && !p->users))
+		return NULL;
+	if (p->held && (p->object ? is_reloaded(p) : !shunt_place_there(p)))
+		p->lost = true;
+	if (!shunt_place_gone(p))
+		return NULL;
+	for (struct shunt_probe_user *u = p->users; u; u = u->next)
+		u->on = u->was_on = false, u->lost = true;
+	return p;
 }
 
 struct shunt_place *shunt_place_at(uintptr_t addr, unsigned flags, void **near, char *why,
@@ -342,7 +408,7 @@ struct shunt_place *shunt_place_at(uintptr_t addr, unsigned flags, void **near, 
 	struct shunt_place *p = shunt_place_find(at), fresh = {.addr = at};
 	int r;
 
-	if (p && !stale(p))
+	if (p && !stale(p, flags))
 		return p;
 	r = check(&fresh, addr, flags, near, why, size);
 	if (r) {
@@ -360,6 +426,8 @@ struct shunt_place *shunt_place_at(uintptr_t addr, unsigned flags, void **near, 
 	p->next = fresh.next;
 	p->first = fresh.first;
 	p->known = true;
+	p->trusted = flags & SHUNT_PROBE_TRUSTED;
+	p->lost = false;
 	p->object = fresh.object;
 	p->lo = fresh.lo;
 	p->hi = fresh.hi;

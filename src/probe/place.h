@@ -24,6 +24,7 @@ struct shunt_probe_user {
 	struct shunt_place *place;
 	struct shunt_probe_user *next; /* of the place, in the order of registration */
 	bool on, was_on;
+	bool lost; /* its code has gone: never called again, even if other code comes there */
 };
 
 struct shunt_probe_call {
@@ -77,6 +78,8 @@ struct shunt_place {
 	uint8_t bytes[5];    /* what is ours in the text */
 	bool known;	     /* text is filled in */
 	bool first;	     /* of a function: the return address is on top of the stack */
+	bool trusted;	     /* that an instruction begins there is the caller's word */
+	bool lost;	     /* its memory, of no object, is not what it was */
 	struct shunt_place_text text;
 	struct shunt_object *object; /* NULL: none that is known */
 	uintptr_t lo, hi;    /* the function, or what is mapped there */
@@ -114,6 +117,19 @@ struct shunt_place *shunt_place_find(uintptr_t addr);
  */
 struct shunt_place *shunt_place_at(uintptr_t addr, unsigned flags, void **near, char *why,
 	size_t size);
+
+/*
+ * The place at an address from which the code has gone together with what was ours in it:
+ * its object was unloaded, or its memory unmapped. Its users are called no more; it is
+ * to be taken out (arming) before it is used for what is there by now. NULL: it is as it was.
+ */
+struct shunt_place *shunt_place_lost(uintptr_t addr);
+
+/* Whether what is at the place now is not ours to look at, let alone to change. */
+bool shunt_place_gone(const struct shunt_place *p);
+
+/* A held place of no object: whether its memory is still there, with what is ours in it. */
+bool shunt_place_there(const struct shunt_place *p);
 
 /* Whether [lo, hi) has instructions that the tracer or a variable's setter may change. */
 bool shunt_place_others(uintptr_t lo, uintptr_t hi);

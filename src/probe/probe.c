@@ -217,11 +217,29 @@ static int register_locked(struct shunt_probe *const *p, size_t n, const uintptr
 	return r;
 }
 
+/* Places whose code has gone with what was ours in it, before others are put there. */
+static int drop_lost(const uintptr_t *addr, size_t n, struct shunt_arming *a)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < n && !r; i++) {
+		struct shunt_place *p = shunt_place_lost(addr[i]);
+
+		r = p ? shunt_arming_add(a, p) : 0;
+	}
+	if (!r)
+		return shunt_arming_apply(a);
+	for (size_t i = 0; i < a->n; i++)
+		shunt_arming_forget(a, i);
+	return r;
+}
+
 int shunt_probe_register_many(struct shunt_probe *const *p, size_t n,
 	struct shunt_probe_result *res)
 {
 	struct shunt_probe_result own;
-	struct shunt_arming a = {.self = (uintptr_t)__builtin_frame_address(0)};
+	uintptr_t self = (uintptr_t)__builtin_frame_address(0);
+	struct shunt_arming a = {.self = self}, lost = {.self = self};
 	const char *why;
 	uintptr_t *addr;
 	int r;
@@ -248,8 +266,10 @@ int shunt_probe_register_many(struct shunt_probe *const *p, size_t n,
 		r = find_address(p[i], res, i, &addr[i]);
 	if (!r) {
 		shunt_probes_lock();
-		r = register_locked(p, n, addr, res, &a);
+		r = drop_lost(addr, n, &lost);
+		r = r ? no(res, r, 0, "no memory") : register_locked(p, n, addr, res, &a);
 		shunt_probes_unlock();
+		shunt_arming_done(&lost);
 		shunt_arming_done(&a);
 	}
 	free(addr);
@@ -293,7 +313,7 @@ static int switch_users(struct shunt_probe *const *p, size_t n, bool on, struct 
 	int r = 0;
 
 	for (size_t i = 0; i < n && !r; i++) {
-		r = user_of(p[i]) ? 0 : -ENOENT;
+		r = user_of(p[i]) && !(on && user_of(p[i])->lost) ? 0 : -ENOENT;
 		if (!r)
 			r = shunt_arming_add(a, user_of(p[i])->place);
 	}
@@ -329,6 +349,7 @@ int shunt_probe_unregister_many(struct shunt_probe *const *p, size_t n)
 		return -EINVAL;
 	if (shunt_dispatch_inside(self))
 		return -EDEADLK;
+	shunt_objects_refresh(); /* or what was unloaded would be read */
 	shunt_probes_lock();
 	r = switch_users(p, n, false, a);
 	for (size_t i = 0; i < n && !r; i++)
@@ -352,6 +373,7 @@ static int switch_one(struct shunt_probe *p, bool on)
 
 	if (!on && shunt_dispatch_inside(self))
 		return -EDEADLK;
+	shunt_objects_refresh();
 	shunt_probes_lock();
 	r = switch_users(&p, 1, on, a);
 	shunt_probes_unlock();
