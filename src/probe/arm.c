@@ -712,7 +712,7 @@ static void commit(struct shunt_work *w)
 	if (w->want)
 		return;
 	/* The program's own code is back: who looks these up goes on there. */
-	__atomic_store_n(&p->tail, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&p->tail, p->addr, __ATOMIC_RELEASE);
 	__atomic_store_n(&p->behind, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&p->hook, NULL, __ATOMIC_RELEASE);
 	leave_detour(w);
@@ -801,7 +801,9 @@ static size_t add_ranges(const struct shunt_place *p, bool text, struct shunt_ra
 	size_t n = text;
 
 	if (r && text) {
-		r[0] = (struct shunt_range){p->addr + 1, p->addr + JUMP};
+		/* Its start is no place to be in the way, and a word that is it does not
+		 * count; one that is the next byte does: what a handler goes back to. */
+		r[0] = (struct shunt_range){p->addr, p->addr + JUMP};
 		owner[0] = i;
 	}
 	/* What goes back from a detour of before goes to behind one instruction. */

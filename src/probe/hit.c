@@ -18,6 +18,8 @@
 #include "probe/place.h"
 #include "trace/hook.h"
 
+_Static_assert(offsetof(struct shunt_stub, door) == SHUNT_STUB_DOOR, "assembly");
+
 struct shunt_place *shunt_place_blocks[SHUNT_PLACES_MAX / SHUNT_PLACE_BLOCK];
 
 /* Stubs that lead to stubs: functions that leave by tail calls, each with a probe. */
@@ -55,6 +57,18 @@ static struct shunt_probe_frame *leave(struct shunt_probe_frame *f, uintptr_t to
 		return (struct shunt_probe_frame *)((uintptr_t)f - (here - sp));
 	*(uintptr_t *)f->regs.rsp = to;
 	return f;
+}
+
+/*
+ * From here on it is the program's address that is seen on the stack, no more the
+ * detour's. One of them always is: with neither, nobody would know of a thread that goes
+ * on at `at` when its place is gone, and a jump over several instructions might be
+ * put around it.
+ */
+static void come_from(struct shunt_probe_frame *f, uintptr_t at)
+{
+	*(volatile uint64_t *)&f->regs.rip = at;
+	*(volatile uintptr_t *)&f->cell = 0;
 }
 
 /* --- handlers ---------------------------------------------------------------- */
@@ -99,26 +113,14 @@ static bool chain_is_short(uintptr_t parent)
 
 /*
  * The stub through which the function that begins here returns; 0: it is not
- * seen returning. `tail` is where the stub's call leads.
+ * seen returning.
  */
 static uintptr_t stub_of(const struct shunt_place *p, const struct shunt_probe_hook *h,
-	uintptr_t parent, uintptr_t tail)
+	uintptr_t parent)
 {
 	uint32_t kind = h->flags & SHUNT_HOOK_VEC ? SHUNT_STUB_PROBE_VEC : SHUNT_STUB_PROBE;
-	uintptr_t stub;
-	struct shunt_stub *row;
 
-	if (!chain_is_short(parent))
-		return 0;
-	stub = shunt_stub_probe(parent, p->id, kind);
-	if (!stub)
-		return 0;
-	row = shunt_stub_row(stub);
-	/* The detour of an earlier registration is gone, or going: a thread that is
-	 * about to go there is at a doorway. */
-	if (row->body != tail)
-		__atomic_store_n(&row->body, tail, __ATOMIC_RELEASE);
-	return stub;
+	return chain_is_short(parent) ? shunt_stub_probe(parent, p->id, kind, &p->tail) : 0;
 }
 
 struct shunt_probe_frame *shunt_probe_before(struct shunt_probe_frame *f, uint32_t id, bool vec)
@@ -128,14 +130,14 @@ struct shunt_probe_frame *shunt_probe_before(struct shunt_probe_frame *f, uint32
 	const struct shunt_probe_hook *h;
 	struct shunt_section s;
 
-	f->regs.rip = to;
+	come_from(f, to);
 	if (shunt_section_begin(&s, (uintptr_t)f)) {
 		h = hook_of(p);
 		if (h)
 			call_all(h, &f->regs, vec, false);
 		if (h && (h->flags & SHUNT_HOOK_RET) && f->regs.rip == p->addr &&
-			f->regs.rsp == sp && pinned(f, &p->tail))
-			stub = stub_of(p, h, *(uintptr_t *)sp, f->pin);
+			f->regs.rsp == sp)
+			stub = stub_of(p, h, *(uintptr_t *)sp);
 		shunt_section_end(&s);
 	}
 	if (f->regs.rip != p->addr)
@@ -145,8 +147,7 @@ struct shunt_probe_frame *shunt_probe_before(struct shunt_probe_frame *f, uint32
 		f->regs.rsp = sp + 8;
 		return leave(f, stub);
 	}
-	to = pinned(f, &p->tail);
-	return leave(f, to ? to : p->addr);
+	return leave(f, pinned(f, &p->tail));
 }
 
 /* Behind the displaced instruction. */
@@ -157,7 +158,7 @@ struct shunt_probe_frame *shunt_probe_behind(struct shunt_probe_frame *f, uint32
 	struct shunt_section s;
 	uintptr_t to;
 
-	f->regs.rip = p->next;
+	come_from(f, p->next);
 	if (shunt_section_begin(&s, (uintptr_t)f)) {
 		h = hook_of(p);
 		if (h)

@@ -47,7 +47,7 @@ static struct shunt_place *place_new(uintptr_t addr)
 	if (!*block)
 		return NULL;
 	p = shunt_place_of(nplaces);
-	p->addr = addr;
+	p->addr = p->tail = addr;
 	p->id = nplaces++;
 	p->hash_next = *bucket(addr);
 	*bucket(addr) = p;

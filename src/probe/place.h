@@ -61,8 +61,8 @@ struct shunt_place {
 	uintptr_t addr;
 	uint32_t id;
 	/* For the handlers' side. */
-	uintptr_t tail;	  /* where the detour goes on after handlers; 0: there is none */
-	uintptr_t behind; /* ... and after those behind the first instruction */
+	uintptr_t tail;	  /* where the detour goes on after handlers; addr: there is none */
+	uintptr_t behind; /* ... and after those behind the first instruction; 0: none */
 	uintptr_t next;	  /* the program's address behind the first instruction */
 	const struct shunt_probe_hook *hook;
 	/* The rest with the probes' lock held. */
@@ -141,8 +141,8 @@ void shunt_place_done(void);
 struct shunt_arming {
 	struct shunt_work *w;
 	size_t n, room;
+	uintptr_t self; /* the caller's stack, above what is ours */
 	bool keep; /* places that nobody uses any more stay as they are */
-	uintptr_t self; /* the frame of the function that the program has called */
 	uintptr_t where; /* what was refused */
 	char reason[192], trouble[192];
 };

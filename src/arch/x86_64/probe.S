@@ -103,7 +103,6 @@
 	.cfi_offset %rbx, (SHUNT_PROBE_RBX - SHUNT_PROBE_CELL - SHUNT_PROBE_BELOW)
 	mov	SHUNT_PROBE_CELL(%rsp), %rax
 	mov	3(%rax), %esi			/* nop id(%rax) */
-	mov	%rsi, SHUNT_PROBE_CELL(%rsp)
 	lea	(SHUNT_PROBE_CELL + SHUNT_PROBE_BELOW)(%rsp), %rax
 	mov	%rax, SHUNT_PROBE_RSP(%rsp)
 	mov	%rsp, %rdi
@@ -149,10 +148,41 @@ shunt_probe_doorway:
 	.cfi_undefined %rip
 	pop	%rsp
 	ret	$SHUNT_RED_ZONE
-	.globl	shunt_probe_doorway_end
-shunt_probe_doorway_end:
 	.cfi_endproc
 	.size	shunt_probe_leave, . - shunt_probe_leave
+
+/*
+ * Called by a return probe's stub, in the function's place: every register and flag is kept.
+ * Nothing below the stack pointer is alive, and a signal leaves 128 bytes of it alone.
+ * A doorway: the door is read here, so who has closed it before looking at us knows
+ * that we are still outside, or sees us here or inside.
+ */
+	.globl	shunt_probe_enter
+	.hidden	shunt_probe_enter
+	.type	shunt_probe_enter, @function
+shunt_probe_enter:
+	.cfi_startproc
+	push	%rax
+	.cfi_adjust_cfa_offset 8
+	push	%rcx
+	.cfi_adjust_cfa_offset 8
+	mov	16(%rsp), %rax			/* stub + 6 */
+	lea	(shunt_stub_zone + 6)(%rip), %rcx
+	not	%rcx
+	lea	1(%rax,%rcx), %rax
+	lea	shunt_stub_table(%rip), %rcx
+	mov	SHUNT_STUB_DOOR(%rcx,%rax,2), %rax
+	mov	(%rax), %rax
+	mov	%rax, -8(%rsp)
+	pop	%rcx
+	.cfi_adjust_cfa_offset -8
+	pop	%rax
+	.cfi_adjust_cfa_offset -8
+	jmp	*-24(%rsp)
+	.cfi_endproc
+	.size	shunt_probe_enter, . - shunt_probe_enter
+	.globl	shunt_probe_doorway_end
+shunt_probe_doorway_end:
 
 /*
  * A function with a probe on its return has returned: called by its stub, as

@@ -12,9 +12,9 @@
  *	the same three lines for handlers behind it ...
  *	jmp  back
  *
- * The permanent code takes the return address off the stack at once and keeps
- * the number: while handlers run, be it for an hour, nothing on the stack leads
- * into the detour. Afterwards the number is looked up again, and says either
+ * The permanent code keeps the number, and before handlers run has put the program's own
+ * address for the return address: while they run, be it for an hour, nothing
+ * on the stack leads into the detour. Afterwards the number is looked up again, and says either
  * where the detour is by now or that there is none, which means that the program's own
  * instructions are back in their place. The way back is a `ret` to where the
  * call came from: the processor's return predictor stays balanced.
@@ -50,6 +50,8 @@ void shunt_probe_before_gpr(void);
 void shunt_probe_before_vec(void);
 void shunt_probe_behind_gpr(void);
 void shunt_probe_behind_vec(void);
+/* What the stubs of return probes call: goes on through the door in the stub's row. */
+void shunt_probe_enter(void);
 /* From after the handlers to the end: about to go somewhere (rcu/tasks.h). */
 extern const char shunt_probe_doorway[], shunt_probe_doorway_end[];
 

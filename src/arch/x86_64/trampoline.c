@@ -13,6 +13,7 @@
 #include <cpuid.h>
 #include <string.h>
 
+#include "arch/x86_64/probe.h"
 #include "trampoline.h"
 #include "trampoline_c.h"
 
@@ -118,10 +119,14 @@ uintptr_t shunt_stub_make(uintptr_t parent, uint32_t id, uintptr_t slot, uint32_
 	return stub_make(parent, id, &fill);
 }
 
-/* A probe's; the body is for the caller to fill in, who is also the one to change it. */
-uintptr_t shunt_stub_probe(uintptr_t parent, uint32_t id, uint32_t kind)
+/*
+ * A probe's, which goes on where *door says. It is the only place that says so: what a
+ * thread had written into the row might be a detour that is gone when another comes.
+ */
+uintptr_t shunt_stub_probe(uintptr_t parent, uint32_t id, uint32_t kind, const uintptr_t *door)
 {
-	struct shunt_stub fill = {.kind = (uint8_t)kind};
+	struct shunt_stub fill = {.body = (uintptr_t)shunt_probe_enter, .kind = (uint8_t)kind,
+		.door = door};
 	uint32_t key = id | kind << 24;
 	const struct shunt_hash_entry *e = hash_first(parent, key);
 

@@ -28,6 +28,7 @@
 #define SHUNT_STUB_PARENT  8
 #define SHUNT_STUB_ID      16
 #define SHUNT_STUB_KIND    20
+#define SHUNT_STUB_DOOR    24
 
 #define SHUNT_STUB_RECORD   0 /* the exit goes into the ring */
 #define SHUNT_STUB_CALL_GPR 1 /* to callbacks that keep off vector registers */
@@ -101,7 +102,10 @@ struct shunt_stub {
 	uint8_t kind; /* SHUNT_STUB_* */
 	uint8_t len;  /* of the site, which is at body - len; 0: see SHUNT_BODY_SITE */
 	uint16_t unused;
-	struct shunt_hook *const *hook; /* the function's place in the table */
+	union {
+		struct shunt_hook *const *hook; /* the function's place in the table */
+		const uintptr_t *door; /* a probe's: where `body` finds where to go on */
+	};
 };
 
 struct shunt_hash_entry {

@@ -50,7 +50,7 @@ static inline struct shunt_stub *shunt_stub_row(uintptr_t addr)
 
 uintptr_t shunt_stub_make(uintptr_t parent, uint32_t id, uintptr_t slot, uint32_t kind);
 uintptr_t shunt_stub_find(uintptr_t parent, uint32_t id, uintptr_t slot, uint32_t kind);
-uintptr_t shunt_stub_probe(uintptr_t parent, uint32_t id, uint32_t kind);
+uintptr_t shunt_stub_probe(uintptr_t parent, uint32_t id, uint32_t kind, const uintptr_t *door);
 void shunt_stub_usage(uint32_t *used, uint32_t *max, uint64_t *no_exit);
 
 /* For the assembly (trace/dispatch.c). */
