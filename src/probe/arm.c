@@ -52,6 +52,8 @@
 #define FEW 64
 /* How long a place may stay a breakpoint because a thread is within. */
 #define CLEAR_MS 100
+/* Before breakpoints are put where they may kill. */
+#define STOP_TRIES 8
 
 /* What is done about one place. */
 struct shunt_work {
@@ -988,6 +990,27 @@ static int stop_and_switch(struct shunt_arming *a, const char *why)
 	return r ? r : switch_over(a, SHUNT_TEXT_STOP);
 }
 
+/*
+ * The C library runs code of its own with all signals blocked, or with their handlers reset:
+ * the first of a new thread, the child of posix_spawn(), of system() too. There
+ * a breakpoint kills, and nobody who looks at masks beforehand can know.
+ */
+static bool in_libc(const struct shunt_place *p)
+{
+	const char *name = p->object ? strrchr(p->object->path, '/') : NULL;
+
+	return name && !strncmp(name, "/libc.so", 8);
+}
+
+static bool wants_many_in_libc(const struct shunt_arming *a)
+{
+	for (size_t i = 0; i < a->n; i++)
+		if (a->w[i].want && a->w[i].rebuild && a->w[i].form == SHUNT_PROBE_JUMP_MANY &&
+			in_libc(a->w[i].p))
+			return true;
+	return false;
+}
+
 static int run(struct shunt_arming *a)
 {
 	char why[160];
@@ -1002,6 +1025,11 @@ static int run(struct shunt_arming *a)
 	if (wants_many(a) && !alone) {
 		if (shunt_trap_possible(false, why, sizeof why))
 			return stop_and_switch(a, why);
+		r = wants_many_in_libc(a) ? -EAGAIN : -ENOTSUP;
+		for (int i = 0; i < STOP_TRIES && r == -EAGAIN; i++)
+			r = stop_and_switch(a, "a thread is on its way there");
+		if (!r)
+			return 0;
 		hold_back(a);
 	}
 	r = switch_over(a, entangled(a) && !alone ? SHUNT_TEXT_FLIP : SHUNT_TEXT_AUTO);
