@@ -79,6 +79,8 @@ struct shunt_work {
 static struct shunt_trap_table *standing;
 static size_t standing_size; /* of its memory */
 
+void (*shunt_probe_test_between)(void);
+
 static int fail(struct shunt_arming *a, int err, uintptr_t where, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 
@@ -307,7 +309,7 @@ static bool plan_shared(struct shunt_work *w)
 	uintptr_t lo, hi;
 	const char *why;
 
-	if (w->p->addr + JUMP > w->p->hi ||
+	if (w->p->addr + JUMP > w->p->hi || (shunt_probe_test_off & SHUNT_PROBE_NO_SHARED) ||
 		shunt_place_others(w->p->addr + w->p->text.len, w->p->addr + JUMP))
 		return false;
 	for (unsigned i = own; i < 4; i++)
@@ -666,7 +668,8 @@ static void publish(struct shunt_work *w)
 	w->old_behind = p->behind;
 	/* A detour that goes back to between instructions that a jump covers now is
 	 * nothing for those who come by that jump: it is led to afterwards. */
-	if (w->detour && (!p->form || w->span >= p->span))
+	if (w->detour && (!p->form || w->span >= p->span ||
+				 (shunt_probe_test_off & SHUNT_PROBE_EARLY_TAILS)))
 		lead_to_detour(w);
 	if (w->want)
 		__atomic_store_n(&p->hook, w->hook, __ATOMIC_RELEASE);
@@ -800,8 +803,10 @@ static void hold_back(struct shunt_arming *a)
 static size_t add_ranges(const struct shunt_place *p, bool text, struct shunt_range *r,
 	size_t *owner, size_t i)
 {
-	size_t n = text;
+	size_t n;
 
+	text = text && !(shunt_probe_test_off & SHUNT_PROBE_NO_INSIDE);
+	n = text;
 	if (r && text) {
 		/* Its start is no place to be in the way, and a word that is it does not
 		 * count; one that is the next byte does: what a handler goes back to. */
@@ -812,6 +817,8 @@ static size_t add_ranges(const struct shunt_place *p, bool text, struct shunt_ra
 	for (uintptr_t addr = p->addr - SPAN_MAX + 1; addr < p->addr + JUMP; addr++) {
 		const struct shunt_place *q = shunt_place_find(addr);
 
+		if (shunt_probe_test_off & SHUNT_PROBE_NO_RETIRED)
+			q = NULL;
 		for (const struct shunt_detour *d = q ? q->retired : NULL; d; d = d->older, n++)
 			if (r) {
 				r[n] = (struct shunt_range){d->zone.start, d->zone.end};
@@ -1022,6 +1029,8 @@ static int run(struct shunt_arming *a)
 	serialize();
 	for (size_t i = 0; i < a->n; i++)
 		publish(&a->w[i]);
+	if (shunt_probe_test_between)
+		shunt_probe_test_between();
 	if (wants_many(a) && !alone) {
 		if (shunt_trap_possible(false, why, sizeof why))
 			return stop_and_switch(a, why);
@@ -1069,7 +1078,7 @@ int shunt_arming_done(struct shunt_arming *a)
 
 	for (size_t i = 0; i < a->n; i++)
 		any |= a->w[i].old_hook != NULL;
-	if (any)
+	if (any && !(shunt_probe_test_off & SHUNT_PROBE_NO_WAIT))
 		r = shunt_reader_synchronize(&shunt_callbacks);
 	for (size_t i = 0; i < a->n; i++) {
 		/* From inside a handler nothing can be waited for: they are left. */

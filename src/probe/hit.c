@@ -20,6 +20,7 @@
 
 _Static_assert(offsetof(struct shunt_stub, door) == SHUNT_STUB_DOOR, "assembly");
 
+unsigned shunt_probe_test_off;
 struct shunt_place *shunt_place_blocks[SHUNT_PLACES_MAX / SHUNT_PLACE_BLOCK];
 
 /* Stubs that lead to stubs: functions that leave by tail calls, each with a probe. */
@@ -32,7 +33,8 @@ static uintptr_t pinned(struct shunt_probe_frame *f, const uintptr_t *where)
 
 	do {
 		at = __atomic_load_n(where, __ATOMIC_ACQUIRE);
-		*pin = at;
+		if (__builtin_expect(!(shunt_probe_test_off & SHUNT_PROBE_NO_PIN), 1))
+			*pin = at;
 		/* Only against the compiler: who frees a detour looks at this
 		 * thread's stack from a signal handler on it, or while it does not run. */
 		__atomic_signal_fence(__ATOMIC_SEQ_CST);

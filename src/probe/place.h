@@ -160,4 +160,22 @@ int shunt_arming_apply(struct shunt_arming *a);
  */
 int shunt_arming_done(struct shunt_arming *a);
 
+/*
+ * For tests: parts of the care that are left out. Each of them must make the sweep
+ * (tests/probe/sweep.c) fail.
+ */
+enum {
+	SHUNT_PROBE_NO_PIN = 1,	     /* where a thread is about to go is not pinned */
+	SHUNT_PROBE_NO_DOORWAY = 2,  /* the way out is code like other code */
+	SHUNT_PROBE_EARLY_TAILS = 4, /* tails lead to new detours before the text does */
+	SHUNT_PROBE_NO_RETIRED = 8,  /* who may come back from a retired detour is not looked for */
+	SHUNT_PROBE_NO_INSIDE = 16,  /* nor who is between the instructions */
+	SHUNT_PROBE_NO_WAIT = 32,    /* handlers that run are not waited for */
+	/* No omission, but so that the other form is had: no jump shares bytes. */
+	SHUNT_PROBE_NO_SHARED = 1 << 16,
+};
+extern unsigned shunt_probe_test_off;
+/* Called when hooks and tails are published and the text is not changed; NULL: not. */
+extern void (*shunt_probe_test_between)(void);
+
 #endif

@@ -56,6 +56,8 @@ static void start(void)
 	shunt_objects_at_fork();
 	pthread_atfork(shunt_probes_lock, shunt_probes_unlock, shunt_probes_unlock);
 	shunt_arch_trampoline_init();
+	if (shunt_probe_test_off & SHUNT_PROBE_NO_DOORWAY)
+		return;
 	shunt_tasks_doorway((uintptr_t)shunt_probe_doorway, (uintptr_t)shunt_probe_doorway_end);
 	shunt_tasks_doorway((uintptr_t)shunt_stub_zone,
 		(uintptr_t)shunt_stub_zone + SHUNT_STUB_ZONE);

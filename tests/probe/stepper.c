@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/* stepper.c - see stepper.h. */
+#include "stepper.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char victim_returned[];
+
+enum { TAKE, STEP, RUN, SIGNAL, LET_GO };
+
+struct ask {
+	int what, tid;
+	uint32_t n;
+};
+
+static int line = -1;
+static pid_t tracer;
+static int asker;
+static struct stepper_trace *trace;
+
+/* --- the other process ----------------------------------------------------------------- */
+
+/* Signals of others that came while it was stepped: afterwards. */
+static siginfo_t late[16];
+static int late_for[16], nlate;
+
+static void keep(int tid)
+{
+	if (nlate < 16 && !ptrace(PTRACE_GETSIGINFO, tid, 0, &late[nlate]))
+		late_for[nlate++] = tid;
+}
+
+static void send_late(int tid)
+{
+	for (int i = 0; i < nlate; i++) {
+		if (late_for[i] != tid)
+			continue;
+		syscall(SYS_rt_tgsigqueueinfo, asker, tid, late[i].si_signo, &late[i]);
+		late_for[i] = late_for[--nlate];
+		late[i--] = late[nlate];
+	}
+}
+
+/* Waits until it has trapped; *real: at a breakpoint. */
+static int await_trap(int tid, bool *real)
+{
+	int status;
+
+	for (;;) {
+		siginfo_t si;
+
+		if (waitpid(tid, &status, __WALL) != tid || !WIFSTOPPED(status))
+			return -ECHILD;
+		if (status >> 16) { /* a stop of the tracer's own kind */
+			ptrace(PTRACE_CONT, tid, 0, 0);
+			continue;
+		}
+		if (WSTOPSIG(status) == SIGTRAP && !ptrace(PTRACE_GETSIGINFO, tid, 0, &si)) {
+			*real = si.si_code == SI_KERNEL;
+			return 0;
+		}
+		keep(tid);
+		ptrace(PTRACE_SINGLESTEP, tid, 0, 0);
+	}
+}
+
+/* pushf would show the program the flag by which it is stepped. */
+static void hide_flag(int tid)
+{
+	struct user_regs_struct r;
+	long flags;
+
+	ptrace(PTRACE_GETREGS, tid, 0, &r);
+	flags = ptrace(PTRACE_PEEKDATA, tid, r.rsp, 0);
+	ptrace(PTRACE_POKEDATA, tid, r.rsp, flags & ~0x100l);
+}
+
+static uintptr_t pc_of(int tid)
+{
+	struct user_regs_struct r;
+
+	return ptrace(PTRACE_GETREGS, tid, 0, &r) ? 0 : r.rip;
+}
+
+static int step(int tid, int sig, bool *real)
+{
+	uint8_t op = (uint8_t)ptrace(PTRACE_PEEKTEXT, tid, pc_of(tid), 0);
+	int r;
+
+	if (ptrace(PTRACE_SINGLESTEP, tid, 0, sig))
+		return -errno;
+	r = await_trap(tid, real);
+	if (!r && !sig && !*real && op == 0x9c)
+		hide_flag(tid);
+	return r;
+}
+
+/* A breakpoint that it meets is for its own handler. */
+static long go_on(int tid, uint32_t steps, bool record)
+{
+	uintptr_t pc;
+	bool real;
+	int r = await_trap(tid, &real); /* the gate */
+
+	if (record)
+		trace->n = 0;
+	for (real = false;; steps--) {
+		pc = pc_of(tid);
+		if (r || pc == (uintptr_t)victim_returned)
+			return 0;
+		if (record && trace->n < STEPPER_MAX)
+			trace->pc[trace->n++] = pc;
+		if (!steps && !real)
+			return (long)pc;
+		steps += real;
+		trace->n -= record && real; /* behind the breakpoint: it is nowhere yet */
+		r = step(tid, real ? SIGTRAP : 0, &real);
+	}
+}
+
+static long answer(const struct ask *a)
+{
+	bool real;
+
+	switch (a->what) {
+	case TAKE:
+		return ptrace(PTRACE_SEIZE, a->tid, 0, 0) ? -errno : 0;
+	case STEP:
+		return go_on(a->tid, a->n, false);
+	case RUN:
+		go_on(a->tid, UINT32_MAX, true);
+		return 0;
+	case SIGNAL:
+		return step(a->tid, (int)a->n, &real);
+	default:
+		if (ptrace(PTRACE_DETACH, a->tid, 0, 0))
+			return -errno;
+		send_late(a->tid);
+		return 0;
+	}
+}
+
+static void serve(int fd)
+{
+	struct ask a;
+	long r;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (read(fd, &a, sizeof a) == sizeof a) {
+		r = answer(&a);
+		if (write(fd, &r, sizeof r) != sizeof r)
+			break;
+	}
+	_exit(0);
+}
+
+/* --- this one --------------------------------------------------------------------------- */
+
+struct stepper_trace *stepper_start(void)
+{
+	int fd[2];
+
+	trace = mmap(NULL, sizeof *trace, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	asker = getpid();
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
+		return NULL;
+	tracer = fork();
+	if (!tracer)
+		close(fd[0]), serve(fd[1]);
+	close(fd[1]);
+	line = fd[0];
+	prctl(PR_SET_PTRACER, tracer, 0, 0, 0);
+	return tracer > 0 ? trace : NULL;
+}
+
+void stepper_end(void)
+{
+	close(line);
+	waitpid(tracer, NULL, 0);
+}
+
+static long ask(int what, int tid, uint32_t n)
+{
+	struct ask a = {what, tid, n};
+	long r;
+
+	if (write(line, &a, sizeof a) != sizeof a || read(line, &r, sizeof r) != sizeof r)
+		abort();
+	return r;
+}
+
+int stepper_take(int tid)
+{
+	return (int)ask(TAKE, tid, 0);
+}
+
+uintptr_t stepper_step(int tid, uint32_t steps)
+{
+	return (uintptr_t)ask(STEP, tid, steps);
+}
+
+int stepper_run(int tid)
+{
+	return (int)ask(RUN, tid, 0);
+}
+
+int stepper_signal(int tid, int sig)
+{
+	return (int)ask(SIGNAL, tid, (uint32_t)sig);
+}
+
+int stepper_let_go(int tid)
+{
+	return (int)ask(LET_GO, tid, 0);
+}
