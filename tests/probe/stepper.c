@@ -22,6 +22,7 @@ enum { TAKE, STEP, RUN, SIGNAL, LET_GO };
 struct ask {
 	int what, tid;
 	uint32_t n;
+	uintptr_t pc;
 };
 
 static int line = -1;
@@ -107,26 +108,24 @@ static int step(int tid, int sig, bool *real)
 }
 
 /* A breakpoint that it meets is for its own handler. */
-static long go_on(int tid, uint32_t steps, bool record)
+static int go_on(int tid, uintptr_t to, uint32_t nth, bool record)
 {
-	uintptr_t pc;
 	bool real;
 	int r = await_trap(tid, &real); /* the gate */
 
-	if (record)
-		trace->n = 0;
-	for (real = false;; steps--) {
-		pc = pc_of(tid);
-		if (r || pc == (uintptr_t)victim_returned)
-			return 0;
-		if (record && trace->n < STEPPER_MAX)
+	for (real = false; !r;) {
+		uintptr_t pc = pc_of(tid);
+
+		if (pc == (uintptr_t)victim_returned)
+			return -ENOENT;
+		/* Behind a breakpoint it is nowhere yet. */
+		if (record && !real && trace->n < STEPPER_MAX)
 			trace->pc[trace->n++] = pc;
-		if (!steps && !real)
-			return (long)pc;
-		steps += real;
-		trace->n -= record && real; /* behind the breakpoint: it is nowhere yet */
+		if (!record && !real && pc == to && !--nth)
+			return 0;
 		r = step(tid, real ? SIGTRAP : 0, &real);
 	}
+	return r;
 }
 
 static long answer(const struct ask *a)
@@ -137,10 +136,10 @@ static long answer(const struct ask *a)
 	case TAKE:
 		return ptrace(PTRACE_SEIZE, a->tid, 0, 0) ? -errno : 0;
 	case STEP:
-		return go_on(a->tid, a->n, false);
+		return go_on(a->tid, a->pc, a->n, false);
 	case RUN:
-		go_on(a->tid, UINT32_MAX, true);
-		return 0;
+		trace->n = 0;
+		return go_on(a->tid, 0, 0, true) == -ENOENT ? 0 : -EIO;
 	case SIGNAL:
 		return step(a->tid, (int)a->n, &real);
 	default:
@@ -190,9 +189,9 @@ void stepper_end(void)
 	waitpid(tracer, NULL, 0);
 }
 
-static long ask(int what, int tid, uint32_t n)
+static long ask(int what, int tid, uintptr_t pc, uint32_t n)
 {
-	struct ask a = {what, tid, n};
+	struct ask a = {what, tid, n, pc};
 	long r;
 
 	if (write(line, &a, sizeof a) != sizeof a || read(line, &r, sizeof r) != sizeof r)
@@ -202,25 +201,25 @@ static long ask(int what, int tid, uint32_t n)
 
 int stepper_take(int tid)
 {
-	return (int)ask(TAKE, tid, 0);
+	return (int)ask(TAKE, tid, 0, 0);
 }
 
-uintptr_t stepper_step(int tid, uint32_t steps)
+int stepper_step(int tid, uintptr_t pc, uint32_t nth)
 {
-	return (uintptr_t)ask(STEP, tid, steps);
+	return (int)ask(STEP, tid, pc, nth);
 }
 
 int stepper_run(int tid)
 {
-	return (int)ask(RUN, tid, 0);
+	return (int)ask(RUN, tid, 0, 0);
 }
 
 int stepper_signal(int tid, int sig)
 {
-	return (int)ask(SIGNAL, tid, (uint32_t)sig);
+	return (int)ask(SIGNAL, tid, 0, (uint32_t)sig);
 }
 
 int stepper_let_go(int tid)
 {
-	return (int)ask(LET_GO, tid, 0);
+	return (int)ask(LET_GO, tid, 0, 0);
 }

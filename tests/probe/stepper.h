@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * stepper.h - a process that takes threads over at the gate (victims.S), executes so
- * many of their instructions one by one, and lets them go where they then are, with or
+ * stepper.h - a process that takes threads over at the gate (victims.S), executes
+ * their instructions one by one up to a certain one, and lets them go where they then are, with or
  * without a signal.
  */
 #ifndef STEPPER_H
@@ -12,7 +12,7 @@
 
 #define STEPPER_MAX 16384
 
-/* Where each step of a dry run stood, and what it will execute. Shared by both. */
+/* Where each step of a dry run stood. Shared by both. */
 struct stepper_trace {
 	uint32_t n;
 	uintptr_t pc[STEPPER_MAX];
@@ -24,8 +24,8 @@ void stepper_end(void);
 
 /* 0, or -errno. The thread must not have passed its gate. */
 int stepper_take(int tid);
-/* From the gate so many instructions on; where that is, 0: it is past the end. */
-uintptr_t stepper_step(int tid, uint32_t steps);
+/* From the gate to where it is at pc for the nth time. 0, or -ENOENT: it is past the end. */
+int stepper_step(int tid, uintptr_t pc, uint32_t nth);
 /* From the gate to the end; the trace is filled in. */
 int stepper_run(int tid);
 /* The signal interrupts it where it is. */

@@ -88,6 +88,7 @@ struct victim {
 	sigjmp_buf out;
 };
 
+static struct stepper_trace *trace;
 static struct victim victims[WAYS];
 static __thread struct victim *me;
 static volatile unsigned dead; /* handlers of probes that are not registered */
@@ -380,23 +381,47 @@ static void register_all(const struct scenario *s, unsigned ways)
 	}
 }
 
-/* To the step; all of them are stopped there. */
-static void bring_there(unsigned ways, uint32_t step)
+/* What a step is: this instruction of the detour, the function or at an address, the nth time. */
+static struct step {
+	enum where where;
+	uintptr_t at; /* an offset, but for permanent code */
+	uint32_t nth;
+} steps[STEPPER_MAX];
+
+static uintptr_t address_of(const struct step *s, const struct victim *v)
 {
+	return s->at + (s->where == DETOUR ? v->lo : s->where == TEXT ? v->f : 0);
+}
+
+static unsigned missed;
+
+/*
+ * To the step, all of them stopped there; those that are. What a thread does may differ a
+ * little from what another did: a stub that leads to a detour of before is told of the new one.
+ */
+static unsigned bring_there(unsigned ways, const struct step *to)
+{
+	unsigned there = 0;
+
 	for (unsigned w = 0; w < WAYS; w++) {
 		struct victim *v = &victims[w];
 
 		if (!(ways & BIT(w)))
 			continue;
+		v->pc = address_of(to, v);
 		pthread_create(&v->thread, NULL, thread, v);
 		await_flag(&v->ready);
 		if (stepper_take(v->tid))
 			unlikely_fail("the thread cannot be stepped");
 		raise_flag(&v->start);
-		v->pc = stepper_step(v->tid, step);
-		if (!v->pc)
-			wrong("%u: it is past the end", w);
+		if (!stepper_step(v->tid, v->pc, to->nth)) {
+			there |= BIT(w);
+		} else {
+			stepper_let_go(v->tid);
+			missed++;
+		}
 	}
+	return there;
 }
 
 static void hold_there(unsigned ways)
@@ -489,10 +514,10 @@ static bool come_again(const struct scenario *s, unsigned ways)
 	return !r;
 }
 
-static void let_go(unsigned ways)
+static void let_go(unsigned ways, unsigned there)
 {
 	disarm();
-	if (ways & BIT(TRACED))
+	if (there & BIT(TRACED))
 		stepper_let_go(victims[TRACED].tid);
 	for (unsigned w = 0; w < WAYS; w++)
 		if (ways & BIT(w))
@@ -576,27 +601,28 @@ static unsigned ways_for(enum where where)
 	}
 }
 
-static void one_round(const struct scenario *s, uint32_t step, enum where where, unsigned ways,
-	bool again)
+static void one_round(const struct scenario *s, uint32_t i, unsigned ways, bool again)
 {
+	enum where where = steps[i].where;
+	unsigned there;
 	pthread_t taker;
 	bool inside;
 
 	round_name = s->name;
-	round_step = step;
+	round_step = i;
 	ways &= ways_for(where);
 	if (!ways)
 		return;
 	register_all(s, ways);
-	bring_there(ways, step);
-	hold_there(ways);
+	there = bring_there(ways, &steps[i]);
+	hold_there(there);
 	inside = anybody_inside();
 	taking.ways = ways;
 	taking.done = 0;
 	pthread_create(&taker, NULL, take_out, NULL);
-	check_held(ways, where, inside);
+	check_held(there, where, inside);
 	again = again && taking.done && come_again(s, ways);
-	let_go(ways);
+	let_go(ways, there);
 	pthread_join(taker, NULL);
 	if (taking.r)
 		wrong("unregistering: %s", strerror(-taking.r));
@@ -611,9 +637,6 @@ static void one_round(const struct scenario *s, uint32_t step, enum where where,
 }
 
 /* --- all steps of a scenario --------------------------------------------------------------------------- */
-
-static struct stepper_trace *trace;
-static enum where where_at[STEPPER_MAX];
 
 static enum where where_is(uintptr_t pc, const struct victim *v)
 {
@@ -646,10 +669,16 @@ static uint32_t dry_run(const struct scenario *s)
 	stepper_let_go(v->tid);
 	await_flag(&v->left);
 	for (uint32_t i = 0; i < trace->n; i++) {
-		where_at[i] = where_is(trace->pc[i], v);
-		arrived |= where_at[i] == DETOUR;
-		if (!arrived && where_at[i] != TEXT)
-			where_at[i] = TRAP;
+		struct step *to = &steps[i];
+
+		*to = (struct step){where_is(trace->pc[i], v), trace->pc[i], 0};
+		arrived |= to->where == DETOUR;
+		if (!arrived && to->where != TEXT)
+			to->where = TRAP;
+		if (to->where == DETOUR || to->where == TEXT)
+			to->at -= to->where == DETOUR ? v->lo : v->f;
+		for (uint32_t k = 0; k <= i; k++)
+			to->nth += trace->pc[k] == trace->pc[i];
 	}
 	shunt_probe_unregister_many(&p, 1);
 	look_after(BIT(HANDLER_SLEEPS));
@@ -675,51 +704,211 @@ static bool before(uintptr_t pc)
 
 static unsigned instructions[5];
 
+static uint32_t prepare(const struct scenario *s)
+{
+	/* First visits make stubs, by a way of their own. */
+	steps[0] = (struct step){TEXT, 0, 1};
+	one_round(s, 0, SEEN, false);
+	one_round(s, 0, BLOCKED, false);
+	one_round(s, 0, VFORKED, false);
+	return dry_run(s);
+}
+
+/* In turn: each instruction has a thread that runs there, one that is stopped, and two more. */
+static unsigned some_ways(uint32_t step)
+{
+	static const enum way others[] = {HANDLER_SLEEPS, ALTERNATE_SLEEPS, BLOCKED_SLEEPS, JUMPS,
+		HANDLER_SPINS, ALTERNATE_SPINS, ALTERNATE_JUMPS};
+
+	return BIT(RUNS) | BIT(TRACED) | BIT(others[step % 7]) | BIT(others[(step / 7) % 7]);
+}
+
 static void sweep(const struct scenario *s, bool all)
 {
-	uint32_t n = dry_run(s), rounds = 0;
 	unsigned bad_before = bad, stops_before = stops;
+	uint32_t n = prepare(s), rounds = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
-		bool own = where_at[i] == DETOUR || where_at[i] == TEXT;
+		bool own = steps[i].where == DETOUR || steps[i].where == TEXT;
 		bool known = !own && before(trace->pc[i]);
 
-		instructions[where_at[i]] += !known;
-		if (known && !all)
+		instructions[steps[i].where] += !known;
+		/* What handlers are is not ours: here and there will do. */
+		if (!all && (known || (steps[i].where == CALLBACK && i % 8)))
 			continue;
-		one_round(s, i, where_at[i], SEEN, i & 1);
-		if (own || all || i % 4 == 0)
-			one_round(s, i, where_at[i], BLOCKED, i & 4);
-		if (own || all || i % 4 == 2)
-			one_round(s, i, where_at[i], VFORKED, i & 4);
-		if (own || all)
-			one_round(s, i, where_at[i], SEEN, !(i & 1));
 		rounds++;
+		one_round(s, i, own || all ? SEEN : some_ways(i), i & 1);
+		if (own || all || i % 8 == 0)
+			one_round(s, i, BLOCKED, i & 8);
+		if (own || all || i % 8 == 4)
+			one_round(s, i, VFORKED, i & 8);
+		if (own || all)
+			one_round(s, i, SEEN, !(i & 1));
 	}
 	ok(n > 50 && bad == bad_before, "%s: %u of %u steps, %u stops: none wrong (%u)", s->name, rounds, n,
 		stops - stops_before, bad - bad_before);
 }
 
+/* --- a neighbour comes -------------------------------------------------------------------------- */
+
+#define IN_PRE (BIT(HANDLER_SLEEPS) | BIT(ALTERNATE_SLEEPS))
+
+static void let_them_go(void)
+{
+	let_go(IN_PRE, IN_PRE);
+}
+
+/*
+ * While threads that came by a jump over many instructions are in the handler, a probe is
+ * registered at the second of those: the detour that will be theirs goes back to there, where
+ * the jump still is. They go on when all but the text has been changed.
+ */
+static void neighbour(const struct scenario *s)
+{
+	struct shunt_probe next[WAYS], *list[WAYS];
+	struct shunt_probe_result res;
+	uint32_t n = prepare(s), step = 0;
+	size_t k = 0;
+
+	while (step < n && trace->pc[step] - (uintptr_t)pre >= 32)
+		step++;
+	round_step = step;
+	register_all(s, IN_PRE);
+	bring_there(IN_PRE, &steps[step]);
+	hold_there(IN_PRE);
+	for (unsigned w = 0; w < WAYS; w++) {
+		if (!(IN_PRE & BIT(w)))
+			continue;
+		next[k] = probe_of(s, &victims[w], SHUNT_PROBE_GENERAL_REGS);
+		next[k].addr = (void *)(victims[w].f + 1);
+		next[k].ret = NULL;
+		next[k].data = &next[k];
+		list[k] = &next[k];
+		k++;
+	}
+	shunt_probe_test_off |= SHUNT_PROBE_NO_SHARED;
+	shunt_probe_test_between = let_them_go;
+	if (shunt_probe_register_many(list, k, &res))
+		unlikely_fail(res.reason);
+	shunt_probe_test_between = NULL;
+	shunt_probe_test_off &= ~SHUNT_PROBE_NO_SHARED;
+	shunt_probe_unregister_many(list, k);
+	shunt_probe_unregister_many(list, list_of(IN_PRE, false, list));
+	look_after(IN_PRE);
+	end_all(IN_PRE);
+}
+
+/* --- without one part of it ---------------------------------------------------------------------------- */
+
+static const struct part {
+	const char *name;
+	unsigned probes, tasks; /* flags */
+	unsigned scenario, where, ways;
+	bool again;
+} parts[] = {
+	{"pins", SHUNT_PROBE_NO_PIN, 0, 0, BIT(PERMANENT), BIT(TRACED), false},
+	{"doorways", SHUNT_PROBE_NO_DOORWAY, 0, 0, BIT(PERMANENT), BIT(TRACED) | BIT(RUNS), false},
+	{"waiting for handlers", SHUNT_PROBE_NO_WAIT, 0, 0, BIT(CALLBACK), BIT(HANDLER_SLEEPS), false},
+	{"looking at retired detours", SHUNT_PROBE_NO_RETIRED, 0, 3, BIT(DETOUR), BIT(HANDLER_SLEEPS), true},
+	{"looking between instructions", SHUNT_PROBE_NO_INSIDE, 0, 3, BIT(TEXT), BIT(HANDLER_SLEEPS), true},
+	{"late tails", SHUNT_PROBE_EARLY_TAILS, 0, 2, 0, 0, false},
+	{"reading stacks", 0, SHUNT_TASKS_NO_STACK, 0, BIT(DETOUR), BIT(HANDLER_SLEEPS), false},
+	{"PCs", 0, SHUNT_TASKS_NO_PC, 0, BIT(DETOUR), BIT(RUNS) | BIT(TRACED), false},
+	{"following signal frames", 0, SHUNT_TASKS_NO_FRAMES, 0, BIT(DETOUR) | BIT(PERMANENT),
+		BIT(ALTERNATE_SLEEPS), false},
+	{"care for vfork", 0, SHUNT_TASKS_NO_VFORK, 0, BIT(DETOUR), VFORKED, false},
+};
+
+/* Only until something is wrong; who executes what is gone dies. */
+static int without(const struct part *p)
+{
+	const struct scenario *s = &scenarios[p->scenario];
+	uint32_t n;
+
+	if (!p->where) {
+		neighbour(s);
+		return bad != 0;
+	}
+	n = prepare(s);
+	for (uint32_t i = 0; i < n && !bad; i++)
+		if (p->where & BIT(steps[i].where))
+			one_round(s, i, p->ways, p->again);
+	return bad != 0;
+}
+
+/* In a process of its own: what it says is of no interest, that it fails is. */
+static void must_fail(const char *name)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		if (!freopen("/dev/null", "w", stdout))
+			_exit(0);
+		execl("/proc/self/exe", "sweep", "without", name, NULL);
+		_exit(0);
+	}
+	waitpid(pid, &status, 0);
+	ok(status != 0, "without %s it fails (%s %d)", name, WIFSIGNALED(status) ? "signal" : "exit",
+		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+}
+
+static void hangs(int sig)
+{
+	(void)sig;
+	_exit(0);
+}
+
+static const struct part *part_of(const char *name)
+{
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+		if (!strcmp(parts[i].name, name))
+			return &parts[i];
+	unlikely_fail("no such part");
+}
+
+static void everything(bool all)
+{
+	unsigned before;
+
+	for (size_t i = 0; i < SCENARIOS; i++)
+		sweep(&scenarios[i], all);
+	before = bad;
+	neighbour(&scenarios[2]);
+	ok(bad == before, "a neighbour comes while threads are in the handler");
+	diag("swept: %u instructions of detours, %u of permanent code, %u of the SIGTRAP handler, "
+		"%u of the functions and %u of handlers, in %u contexts: %u stops (%u passed by), %lu hits",
+		instructions[DETOUR], instructions[PERMANENT], instructions[TRAP], instructions[TEXT],
+		instructions[CALLBACK], (unsigned)__builtin_popcount(contexts), stops, missed, hits);
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+		must_fail(parts[i].name);
+}
+
 int main(int argc, char **argv)
 {
-	bool all = argc > 1 && !strcmp(argv[1], "all");
+	const struct part *part = argc > 2 && !strcmp(argv[1], "without") ? part_of(argv[2]) : NULL;
 	struct shunt_probe always = {.addr = (void *)(uintptr_t)sweep_other, .pre = pre};
 	struct shunt_probe_result res;
+	int r;
 
 	trace = stepper_start();
 	if (!trace)
 		unlikely_fail("no stepper");
 	syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
 	set_handlers();
+	if (part) {
+		shunt_probe_test_off = part->probes;
+		shunt_tasks_test_off = part->tasks;
+		/* What hangs has not failed as it should. */
+		signal(SIGALRM, hangs);
+		alarm(60);
+	}
 	always.data = &always;
 	if (shunt_probe_register(&always, &res))
 		unlikely_fail(res.reason);
-	for (size_t i = 0; i < SCENARIOS; i++)
-		sweep(&scenarios[i], all);
-	diag("swept: %u instructions of detours, %u of permanent code, %u of the SIGTRAP handler, "
-		"%u of the functions and %u of handlers, in %u contexts: %u stops, %lu hits",
-		instructions[DETOUR], instructions[PERMANENT], instructions[TRAP], instructions[TEXT],
-		instructions[CALLBACK], __builtin_popcount(contexts), stops, hits);
+	r = part ? without(part) : 0;
+	if (!part)
+		everything(argc > 1 && !strcmp(argv[1], "all"));
 	stepper_end();
-	return done();
+	return part ? r : done();
 }
