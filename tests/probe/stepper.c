@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -54,7 +55,7 @@ static void send_late(int tid)
 }
 
 /* Waits until it has trapped; *real: at a breakpoint. */
-static int await_trap(int tid, bool *real)
+static int await_trap(int tid, enum __ptrace_request how, bool *real)
 {
 	int status;
 
@@ -64,7 +65,7 @@ static int await_trap(int tid, bool *real)
 		if (waitpid(tid, &status, __WALL) != tid || !WIFSTOPPED(status))
 			return -ECHILD;
 		if (status >> 16) { /* a stop of the tracer's own kind */
-			ptrace(PTRACE_CONT, tid, 0, 0);
+			ptrace(how, tid, 0, 0);
 			continue;
 		}
 		if (WSTOPSIG(status) == SIGTRAP && !ptrace(PTRACE_GETSIGINFO, tid, 0, &si)) {
@@ -72,7 +73,7 @@ static int await_trap(int tid, bool *real)
 			return 0;
 		}
 		keep(tid);
-		ptrace(PTRACE_SINGLESTEP, tid, 0, 0);
+		ptrace(how, tid, 0, 0);
 	}
 }
 
@@ -101,30 +102,62 @@ static int step(int tid, int sig, bool *real)
 
 	if (ptrace(PTRACE_SINGLESTEP, tid, 0, sig))
 		return -errno;
-	r = await_trap(tid, real);
+	r = await_trap(tid, PTRACE_SINGLESTEP, real);
 	if (!r && !sig && !*real && op == 0x9c)
 		hide_flag(tid);
 	return r;
 }
 
 /* A breakpoint that it meets is for its own handler. */
-static int go_on(int tid, uintptr_t to, uint32_t nth, bool record)
+static int record(int tid)
 {
 	bool real;
-	int r = await_trap(tid, &real); /* the gate */
+	int r = await_trap(tid, PTRACE_CONT, &real); /* the gate */
 
+	trace->n = 0;
 	for (real = false; !r;) {
 		uintptr_t pc = pc_of(tid);
 
 		if (pc == (uintptr_t)victim_returned)
-			return -ENOENT;
-		/* Behind a breakpoint it is nowhere yet. */
-		if (record && !real && trace->n < STEPPER_MAX)
-			trace->pc[trace->n++] = pc;
-		if (!record && !real && pc == to && !--nth)
 			return 0;
+		/* Behind a breakpoint it is nowhere yet. */
+		if (!real && trace->n < STEPPER_MAX)
+			trace->pc[trace->n++] = pc;
 		r = step(tid, real ? SIGTRAP : 0, &real);
 	}
+	return r;
+}
+
+static int debug_register(int tid, unsigned i, uintptr_t to)
+{
+	return ptrace(PTRACE_POKEUSER, tid, offsetof(struct user, u_debugreg[i]), to) ? -errno : 0;
+}
+
+/* At full speed, by the processor's own breakpoints: here, and at the end. */
+static int go_on(int tid, uintptr_t to, uint32_t nth)
+{
+	bool real;
+	int r = await_trap(tid, PTRACE_CONT, &real); /* the gate */
+
+	if (!r)
+		r = debug_register(tid, 0, to);
+	if (!r)
+		r = debug_register(tid, 1, (uintptr_t)victim_returned);
+	if (!r)
+		r = debug_register(tid, 7, 5);
+	for (real = false; !r;) {
+		uintptr_t pc;
+
+		if (ptrace(PTRACE_CONT, tid, 0, real ? SIGTRAP : 0))
+			return -errno;
+		r = await_trap(tid, PTRACE_CONT, &real);
+		pc = pc_of(tid);
+		if (!r && !real && pc == (uintptr_t)victim_returned)
+			r = -ENOENT;
+		if (!r && !real && pc == to && !--nth)
+			break;
+	}
+	debug_register(tid, 7, 0);
 	return r;
 }
 
@@ -136,10 +169,9 @@ static long answer(const struct ask *a)
 	case TAKE:
 		return ptrace(PTRACE_SEIZE, a->tid, 0, 0) ? -errno : 0;
 	case STEP:
-		return go_on(a->tid, a->pc, a->n, false);
+		return go_on(a->tid, a->pc, a->n);
 	case RUN:
-		trace->n = 0;
-		return go_on(a->tid, 0, 0, true) == -ENOENT ? 0 : -EIO;
+		return record(a->tid);
 	case SIGNAL:
 		return step(a->tid, (int)a->n, &real);
 	default:

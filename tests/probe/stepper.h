@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * stepper.h - a process that takes threads over at the gate (victims.S), executes
- * their instructions one by one up to a certain one, and lets them go where they then are, with or
+ * stepper.h - a process that takes threads over at the gate (victims.S), brings
+ * them to a certain instruction, and lets them go where they then are, with or
  * without a signal.
  */
 #ifndef STEPPER_H
