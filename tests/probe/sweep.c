@@ -43,6 +43,7 @@ extern char victims_long[], victims_short[];
 long victim_call(uintptr_t f, long x);
 long victim_visit(uintptr_t f, long x);
 extern char __executable_start[], etext[];
+void shunt_sigreturn(void);
 
 enum way {
 	RUNS,		  /* at the instruction, running */
@@ -305,6 +306,7 @@ enum where {
 	DETOUR,
 	PERMANENT, /* the library's code */
 	TRAP,	   /* its handler of SIGTRAP */
+	SIGRETURN, /* the end of that, and of other handlers: whoever is held there holds all */
 	TEXT,	   /* the function itself: that is what is patched */
 	CALLBACK,  /* the test's, and libc */
 };
@@ -682,7 +684,7 @@ static uint32_t dry_run(const struct scenario *s)
 		*to = (struct step){where_is(trace->pc[i], v), trace->pc[i], 0};
 		arrived |= to->where == DETOUR;
 		if (!arrived && to->where != TEXT)
-			to->where = TRAP;
+			to->where = to->at - (uintptr_t)shunt_sigreturn < 9 ? SIGRETURN : TRAP;
 		if (to->where == DETOUR || to->where == TEXT)
 			to->at -= to->where == DETOUR ? v->lo : v->f;
 		for (uint32_t k = 0; k <= i; k++)
@@ -710,7 +712,7 @@ static bool before(uintptr_t pc)
 	return false;
 }
 
-static unsigned instructions[5];
+static unsigned instructions[6];
 
 static uint32_t prepare(const struct scenario *s)
 {
@@ -853,6 +855,7 @@ static void must_fail(const char *name)
 	pid_t pid = fork();
 
 	if (!pid) {
+		setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
 		if (!freopen("/dev/null", "w", stdout))
 			_exit(0);
 		execl("/proc/self/exe", "sweep", "without", name, NULL);
@@ -888,7 +891,8 @@ static void everything(bool all)
 	ok(bad == before, "a neighbour comes while threads are in the handler");
 	diag("swept: %u instructions of detours, %u of permanent code, %u of the SIGTRAP handler, "
 		"%u of the functions and %u of handlers, in %u contexts: %u stops (%u passed by), %lu hits",
-		instructions[DETOUR], instructions[PERMANENT], instructions[TRAP], instructions[TEXT],
+		instructions[DETOUR], instructions[PERMANENT],
+		instructions[TRAP] + instructions[SIGRETURN], instructions[TEXT],
 		instructions[CALLBACK], (unsigned)__builtin_popcount(contexts), stops, missed, hits);
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
 		must_fail(parts[i].name);
