@@ -550,7 +550,8 @@ static void look_after(unsigned ways)
 		if (!v->jumped && v->result != (long)w + 5)
 			wrong("way %u at %#lx: the result is %ld", w, v->pc, v->result);
 		shunt_probes_lock();
-		if (v->place->retired || v->place->detour || v->place->tail || v->place->hook)
+		if (v->place->retired || v->place->detour || v->place->tail != v->place->addr ||
+				v->place->hook)
 			wrong("way %u: something of the probe is left", w);
 		shunt_probes_unlock();
 		if (v->window ? shunt_window_owns(v->lo) : shunt_code_owns(v->lo, v->hi))
