@@ -195,11 +195,20 @@ static int bring_others(struct shunt_arming *a, struct shunt_place *p)
 		struct shunt_place *q = shunt_place_find(addr);
 		struct shunt_work *w;
 
-		if (!q || q->work || !q->held || shunt_place_gone(q))
+		if (!q || !q->held || shunt_place_gone(q))
 			continue;
 		if (!(q->form == SHUNT_PROBE_JUMP_SHARED && p->addr < addr + JUMP) &&
 			!(q->span > q->text.len && p->addr < addr + q->span))
 			continue;
+		if (q->work) {
+			/* It is among those that change, but might have stayed as it is. */
+			if (q->work->want && !q->work->rebuild) {
+				q->work->rebuild = true;
+				if (bring_others(a, q))
+					return -ENOMEM;
+			}
+			continue;
+		}
 		w = add(a, q);
 		if (!w)
 			return fail(a, -ENOMEM, addr, "no memory");

@@ -458,6 +458,21 @@ static void test_wrong(void)
 }
 
 /* A debugger's breakpoint on the place. */
+/* A jump whose last bytes change with its neighbour, and which itself might stay. */
+static void test_batch_neighbours(void)
+{
+	struct shunt_probe p = {.addr = (void *)(uintptr_t)looped, .pre = pre}, q = p;
+	struct shunt_probe r = {.addr = looped_second, .pre = pre}, *batch[] = {&q, &r};
+
+	ok(!shunt_probe_register(&p, &res), "one that is there already %s", res.reason);
+	ok(!shunt_probe_register_many(batch, 2, &res), "another at the same place, and its neighbour %s",
+		res.reason);
+	clear();
+	ok(looped(3) == 3 && pre_hits == 5, "all are hit (%d)", pre_hits);
+	ok(!shunt_probe_unregister_many(batch, 2) && looped(3) == 3, "both go");
+	shunt_probe_unregister(&p);
+}
+
 static void test_foreign(void)
 {
 	struct shunt_probe p = {.addr = (void *)(uintptr_t)add5, .pre = pre};
@@ -610,6 +625,7 @@ int main(void)
 	test_many();
 	test_switching();
 	test_wrong();
+	test_batch_neighbours();
 	test_foreign();
 	test_flow();
 	test_blocked();
