@@ -24,6 +24,7 @@
 #include "arch/x86_64/text_sys.h"
 #include "base/log.h"
 #include "text/engine.h"
+#include "text/trap.h"
 #include "text/text_internal.h"
 
 static pthread_mutex_t batch_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -332,9 +333,15 @@ static void after_fork(void)
 	pthread_mutex_unlock(&batch_lock);
 }
 
+static void after_fork_child(void)
+{
+	shunt_trap_forked();
+	after_fork();
+}
+
 static void watch_fork(void)
 {
-	pthread_atfork(before_fork, after_fork, after_fork);
+	pthread_atfork(before_fork, after_fork, after_fork_child);
 }
 
 void shunt_text_at_fork(void)

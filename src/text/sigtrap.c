@@ -231,6 +231,11 @@ bool shunt_trap_idle(void)
 	return !__atomic_load_n(&in_flight, __ATOMIC_SEQ_CST);
 }
 
+void shunt_trap_forked(void)
+{
+	__atomic_store_n(&in_flight, 0, __ATOMIC_SEQ_CST);
+}
+
 /* --- for interposers -------------------------------------------------------------- */
 
 static void to_kernel(const struct sigaction *a, struct kernel_sigaction *k)

@@ -31,5 +31,7 @@ void shunt_trap_standing(const struct shunt_trap_table *t);
 int shunt_trap_possible(bool but_caller, char *why, size_t size);
 /* Nobody is between looking a table up and having done with it. */
 bool shunt_trap_idle(void);
+/* In the child of fork(): those who were are not here. */
+void shunt_trap_forked(void);
 
 #endif
