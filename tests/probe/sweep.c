@@ -811,25 +811,30 @@ static void neighbour(const struct scenario *s)
 
 /* --- without one part of it ---------------------------------------------------------------------------- */
 
+/*
+ * `covered`: a thread may have another word on its stack, in the part of a signal's frame that
+ * the kernel leaves as it was or in a frame's cell, that keeps the detour as well. Then
+ * nothing goes wrong, and that says nothing.
+ */
 static const struct part {
 	const char *name;
 	unsigned probes, tasks; /* flags */
 	unsigned scenario, where, ways;
-	bool again;
+	bool again, covered;
 } parts[] = {
-	{"pins", SHUNT_PROBE_NO_PIN, 0, 0, BIT(PERMANENT), BIT(TRACED), false},
-	{"doorways", SHUNT_PROBE_NO_DOORWAY, 0, 0, BIT(PERMANENT), BIT(TRACED) | BIT(RUNS), false},
-	{"waiting for handlers", SHUNT_PROBE_NO_WAIT, 0, 0, BIT(CALLBACK), BIT(HANDLER_SLEEPS), false},
+	{"pins", SHUNT_PROBE_NO_PIN, 0, 0, BIT(PERMANENT), BIT(TRACED), false, true},
+	{"doorways", SHUNT_PROBE_NO_DOORWAY, 0, 0, BIT(PERMANENT), BIT(TRACED) | BIT(RUNS), false, false},
+	{"waiting for handlers", SHUNT_PROBE_NO_WAIT, 0, 0, BIT(CALLBACK), BIT(HANDLER_SLEEPS), false, false},
 	{"looking at retired detours", SHUNT_PROBE_NO_RETIRED, 0, 3, BIT(DETOUR),
-		BIT(HANDLER_SLEEPS), true},
+		BIT(HANDLER_SLEEPS), true, true},
 	{"looking between instructions", SHUNT_PROBE_NO_INSIDE, 0, 3, BIT(TEXT),
-		BIT(ALTERNATE_SLEEPS) | BIT(TRACED), true},
-	{"late tails", SHUNT_PROBE_EARLY_TAILS, 0, 2, 0, 0, false},
-	{"reading stacks", 0, SHUNT_TASKS_NO_STACK, 0, BIT(DETOUR), BIT(HANDLER_SLEEPS), false},
-	{"PCs", 0, SHUNT_TASKS_NO_PC, 0, BIT(DETOUR), BIT(RUNS) | BIT(TRACED), false},
+		BIT(ALTERNATE_SLEEPS) | BIT(TRACED), true, true},
+	{"late tails", SHUNT_PROBE_EARLY_TAILS, 0, 2, 0, 0, false, false},
+	{"reading stacks", 0, SHUNT_TASKS_NO_STACK, 0, BIT(DETOUR), BIT(HANDLER_SLEEPS), false, false},
+	{"PCs", 0, SHUNT_TASKS_NO_PC, 0, BIT(DETOUR), BIT(RUNS) | BIT(TRACED), false, false},
 	{"following signal frames", 0, SHUNT_TASKS_NO_FRAMES, 0, BIT(DETOUR) | BIT(PERMANENT),
-		BIT(ALTERNATE_SLEEPS), false},
-	{"care for vfork", 0, SHUNT_TASKS_NO_VFORK, 0, BIT(DETOUR), VFORKED, false},
+		BIT(ALTERNATE_SLEEPS), false, false},
+	{"care for vfork", 0, SHUNT_TASKS_NO_VFORK, 0, BIT(DETOUR), VFORKED, false, false},
 };
 
 /* Only until something is wrong; who executes what is gone dies. */
@@ -850,8 +855,9 @@ static int without(const struct part *p)
 }
 
 /* In a process of its own: what it says is of no interest, that it fails is. */
-static void must_fail(const char *name)
+static void must_fail(const struct part *p)
 {
+	const char *name = p->name;
 	int status;
 	pid_t pid = fork();
 
@@ -863,6 +869,10 @@ static void must_fail(const char *name)
 		_exit(0);
 	}
 	waitpid(pid, &status, 0);
+	if (p->covered && !status) {
+		diag("without %s nothing goes wrong here", name);
+		return;
+	}
 	ok(status != 0, "without %s it fails (%s %d)", name, WIFSIGNALED(status) ? "signal" : "exit",
 		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 }
@@ -902,7 +912,7 @@ static void everything(bool all)
 		instructions[TRAP] + instructions[SIGRETURN], instructions[TEXT],
 		instructions[CALLBACK], (unsigned)__builtin_popcount(contexts), stops, missed, hits);
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-		must_fail(parts[i].name);
+		must_fail(&parts[i]);
 }
 
 int main(int argc, char **argv)
