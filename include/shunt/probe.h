@@ -215,7 +215,8 @@ struct shunt_probe_result {
  *		PLT, where signal handlers return to
  * -ENOTSUP	the instruction cannot be executed elsewhere, such as a breakpoint; `post` of one that may go on elsewhere
  *		(branches, calls, returns, system calls); an IFUNC whose choice cannot be
- *		told; the decoder (libZydis) is not installed
+ *		told; the decoder (libZydis) is not installed; only a breakpoint would fit, and
+ *		it is libc's code, some of which runs with all signals blocked
  * -EILSEQ	the function has bytes that are no instruction known: only its first can be probed
  * -EBUSY	the place does not hold any more what it held at first: somebody's breakpoint
  *		or patch; or it is a key, a value, a call or an entry that this library switches

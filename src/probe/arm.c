@@ -372,6 +372,18 @@ static bool many_possible(const struct shunt_work *w)
 static int near_run(struct shunt_arming *a, struct shunt_work **list, size_t n);
 
 /*
+ * The C library runs code of its own with all signals blocked, or with their handlers reset:
+ * the first of a new thread, the child of posix_spawn(), of system() too. There
+ * a breakpoint kills, and nobody who looks at masks beforehand can know.
+ */
+static bool in_libc(const struct shunt_place *p)
+{
+	const char *name = p->object ? strrchr(p->object->path, '/') : NULL;
+
+	return name && !strncmp(name, "/libc.so", 8);
+}
+
+/*
  * The form of one place. Those that want memory near their object get it afterwards, in
  * one go, but for those whose bytes another jump shares.
  */
@@ -402,6 +414,11 @@ static int plan(struct shunt_arming *a, struct shunt_work *w, bool few)
 		w->form = SHUNT_PROBE_BREAKPOINT;
 	w->held = w->form == SHUNT_PROBE_BREAKPOINT ? 1 : JUMP;
 	w->bytes[0] = 0xcc;
+	if (w->form == SHUNT_PROBE_BREAKPOINT && !w->only_trap && in_libc(w->p))
+		return fail(a, -ENOTSUP, w->p->addr,
+			"only a breakpoint fits at %#lx (%s), and kills where libc blocks all signals; "
+			"SHUNT_PROBE_BREAKPOINT_ONLY insists",
+			w->p->addr, t->why_not_many ? t->why_not_many : "others are too close");
 	if (w->form == SHUNT_PROBE_BREAKPOINT && shunt_trap_possible(false, a->trouble, sizeof a->trouble))
 		return fail(a, -EAGAIN, w->p->addr, "no jump can be put at %#lx (%s), and %s",
 			w->p->addr, t->why_not_many ? t->why_not_many : "others are too close",
@@ -1004,18 +1021,6 @@ static int stop_and_switch(struct shunt_arming *a, const char *why)
 	}
 	free(busy);
 	return r ? r : switch_over(a, SHUNT_TEXT_STOP);
-}
-
-/*
- * The C library runs code of its own with all signals blocked, or with their handlers reset:
- * the first of a new thread, the child of posix_spawn(), of system() too. There
- * a breakpoint kills, and nobody who looks at masks beforehand can know.
- */
-static bool in_libc(const struct shunt_place *p)
-{
-	const char *name = p->object ? strrchr(p->object->path, '/') : NULL;
-
-	return name && !strncmp(name, "/libc.so", 8);
 }
 
 static bool wants_many_in_libc(const struct shunt_arming *a)
