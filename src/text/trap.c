@@ -27,10 +27,12 @@
 
 #include "arch/x86_64/text_arch.h"
 #include "arch/x86_64/text_sys.h"
+#include "base/clock.h"
 #include "text/trap.h"
 #include "text/write.h"
 
-#define TRIES 40
+/* How long a thread may take until it has its own mask. */
+#define SETTLE_NS 100000000ull
 
 /* --- may it be used? ------------------------------------------------------------- */
 
@@ -99,6 +101,7 @@ static int cannot(char *why, size_t size, int err, const char *fmt, ...)
 
 int shunt_trap_possible(bool but_caller, char *why, size_t size)
 {
+	uint64_t until = shunt_now_ns() + SETTLE_NS;
 	struct shunt_status status;
 	int r = shunt_status_read(&status);
 
@@ -107,7 +110,7 @@ int shunt_trap_possible(bool but_caller, char *why, size_t size)
 			"process %d traces this one and would take our breakpoints for its own",
 			status.tracer);
 	/* A thread that is just being created or ending does, for a moment. */
-	for (int tries = 0; (r = anybody_blocks(but_caller)) > 0 && tries < TRIES; tries++) {
+	while ((r = anybody_blocks(but_caller)) > 0 && shunt_now_ns() < until) {
 		long pause[2] = {0, 500000};
 
 		shunt_sys(SYS_nanosleep, pause, 0);

@@ -13,6 +13,7 @@
 #include <shunt/probe.h>
 #include <shunt/tasks.h>
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -148,6 +149,7 @@ static unsigned long forms[5], refused, silent;
 static void once(struct shunt_probe **list)
 {
 	struct shunt_probe_result res;
+	int r, again = 0;
 
 	for (unsigned i = 0; i < PROBES; i++) {
 		make_callback(callbacks + i * SIZE, i);
@@ -157,7 +159,11 @@ static void once(struct shunt_probe **list)
 				 (i % 16 == 5 ? SHUNT_PROBE_BREAKPOINT_ONLY : 0)};
 		mine[i].hits = 0;
 	}
-	if (shunt_probe_register_many(list, PROBES, &res)) {
+	/* A thread that is being created blocks all signals until it has had its turn. */
+	do
+		r = shunt_probe_register_many(list, PROBES, &res);
+	while (r == -EAGAIN && again++ < 100);
+	if (r) {
 		diag("refused: %s", res.reason);
 		refused++;
 		return;
