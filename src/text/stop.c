@@ -123,6 +123,9 @@ static int seize(struct helper *h, int tid)
 	if (h->n == THREADS_MAX)
 		return fail(h, -E2BIG, tid, "there are too many threads");
 	err = shunt_sys(SYS_ptrace, PTRACE_SEIZE, tid, 0, 0);
+	/* One that would not stop in an earlier attempt could not be let go and is ours still. */
+	if (err == -EPERM && !shunt_sys(SYS_ptrace, PTRACE_INTERRUPT, tid, 0, 0))
+		err = 0;
 	if (err == -ESRCH || (err && is_dead(h, tid)))
 		return 0;
 	if (err)
