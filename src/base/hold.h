@@ -28,4 +28,32 @@ static inline void shunt_release_signals(const sigset_t *before)
 	pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
+/*
+ * A lock that is held so. The mask that its holder had before is kept in it: handlers of
+ * fork() take it in one function and give it in another.
+ */
+struct shunt_hold {
+	pthread_mutex_t mutex;
+	sigset_t before; /* the holder's */
+};
+
+#define SHUNT_HOLD_INIT {.mutex = PTHREAD_MUTEX_INITIALIZER}
+
+static inline void shunt_hold_take(struct shunt_hold *h)
+{
+	sigset_t before;
+
+	shunt_hold_signals(&before);
+	pthread_mutex_lock(&h->mutex);
+	h->before = before;
+}
+
+static inline void shunt_hold_give(struct shunt_hold *h)
+{
+	sigset_t before = h->before;
+
+	pthread_mutex_unlock(&h->mutex);
+	shunt_release_signals(&before);
+}
+
 #endif

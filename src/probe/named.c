@@ -28,25 +28,17 @@ struct named {
 	char text[];
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static sigset_t held_back;
+static struct shunt_hold lock = SHUNT_HOLD_INIT;
 static struct named *list, **end = &list;
 
 static void take_lock(void)
 {
-	sigset_t before;
-
-	shunt_hold_signals(&before);
-	pthread_mutex_lock(&lock);
-	held_back = before;
+	shunt_hold_take(&lock);
 }
 
 static void give_lock(void)
 {
-	sigset_t before = held_back;
-
-	pthread_mutex_unlock(&lock);
-	shunt_release_signals(&before);
+	shunt_hold_give(&lock);
 }
 
 /* What an error is about, and what it says. */

@@ -40,24 +40,15 @@ struct spans {
 };
 
 static struct spans used, pages; /* pages: one each */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static sigset_t held_back;
-
+static struct shunt_hold lock = SHUNT_HOLD_INIT;
 static void take_lock(void)
 {
-	sigset_t before;
-
-	shunt_hold_signals(&before);
-	pthread_mutex_lock(&lock);
-	held_back = before;
+	shunt_hold_take(&lock);
 }
 
 static void give_lock(void)
 {
-	sigset_t before = held_back;
-
-	pthread_mutex_unlock(&lock);
-	shunt_release_signals(&before);
+	shunt_hold_give(&lock);
 }
 
 void shunt_window_at_fork(void)

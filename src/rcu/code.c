@@ -24,8 +24,6 @@
  */
 #include <errno.h>
 #include <linux/membarrier.h>
-#include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -55,27 +53,19 @@ struct arena {
 	} *freed;
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static sigset_t held_back; /* the lock's holder's signals */
+static struct shunt_hold lock = SHUNT_HOLD_INIT;
 static struct arena *arenas;
 static size_t held, reserved;
 size_t shunt_code_limit = 64ul << 20;
 
 void shunt_code_lock(void)
 {
-	sigset_t before;
-
-	shunt_hold_signals(&before);
-	pthread_mutex_lock(&lock);
-	held_back = before;
+	shunt_hold_take(&lock);
 }
 
 void shunt_code_unlock(void)
 {
-	sigset_t before = held_back;
-
-	pthread_mutex_unlock(&lock);
-	shunt_release_signals(&before);
+	shunt_hold_give(&lock);
 }
 
 /* --- bits ---------------------------------------------------------------------------- */

@@ -39,7 +39,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/membarrier.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -63,8 +62,7 @@
 #define LOST_NS	  50000000u
 #define MAX_STACK_PARTS 64
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static sigset_t held_back;
+static struct shunt_hold lock = SHUNT_HOLD_INIT;
 static struct shunt_range doorways[DOORWAYS];
 static unsigned ndoorways;
 uint64_t shunt_look_threads, shunt_look_tries;
@@ -85,19 +83,12 @@ struct subject {
 
 void shunt_look_lock(void)
 {
-	sigset_t before;
-
-	shunt_hold_signals(&before);
-	pthread_mutex_lock(&lock);
-	held_back = before;
+	shunt_hold_take(&lock);
 }
 
 void shunt_look_unlock(void)
 {
-	sigset_t before = held_back;
-
-	pthread_mutex_unlock(&lock);
-	shunt_release_signals(&before);
+	shunt_hold_give(&lock);
 }
 
 const char *shunt_look_why(enum shunt_unseen why)

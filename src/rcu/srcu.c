@@ -346,8 +346,7 @@ int shunt_reader_synchronize(struct shunt_srcu *d)
 
 /* --- the library's thread ----------------------------------------------------------- */
 
-static pthread_mutex_t work_lock = PTHREAD_MUTEX_INITIALIZER;
-static sigset_t work_held;
+static struct shunt_hold work_lock = SHUNT_HOLD_INIT;
 static struct shunt_srcu *armed;
 static struct shunt_srcu *called; /* whose callback is running */
 static int serve_all(void);
@@ -355,19 +354,12 @@ static struct shunt_worker worker = SHUNT_WORKER(serve_all, "shunt-srcu");
 
 static void lock_work(void)
 {
-	sigset_t before;
-
-	shunt_hold_signals(&before);
-	pthread_mutex_lock(&work_lock);
-	work_held = before;
+	shunt_hold_take(&work_lock);
 }
 
 static void unlock_work(void)
 {
-	sigset_t before = work_held;
-
-	pthread_mutex_unlock(&work_lock);
-	shunt_release_signals(&before);
+	shunt_hold_give(&work_lock);
 }
 
 /* The thread is not there; it is started again by the next one who needs it. */
@@ -393,7 +385,7 @@ static void look_work(struct shunt_srcu *d)
 	raw = __atomic_load_n(&shunt_generation_raw, __ATOMIC_ACQUIRE);
 	if (__atomic_load_n(&seen, __ATOMIC_RELAXED) != raw) {
 		seen = raw;
-		pthread_mutex_init(&work_lock, NULL);
+		pthread_mutex_init(&work_lock.mutex, NULL);
 		armed = called = NULL;
 		worker.process = 0;
 	}

@@ -45,8 +45,7 @@ unsigned shunt_tasks_test_off;
 static int pass(void);
 static struct shunt_worker worker = SHUNT_WORKER(pass, "shunt-tasks");
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static sigset_t held_back;
+static struct shunt_hold lock = SHUNT_HOLD_INIT;
 static struct shunt_zone *fresh;  /* handed in; under the lock, as are: */
 static uint64_t handed_in;	  /* number of the last one */
 static struct shunt_zone *waiting; /* taken by the thread; written by it alone */
@@ -58,19 +57,12 @@ static uint64_t stall_ns = 10000000000u, last_report;
 
 static void pending_lock(void)
 {
-	sigset_t before;
-
-	shunt_hold_signals(&before);
-	pthread_mutex_lock(&lock);
-	held_back = before;
+	shunt_hold_take(&lock);
 }
 
 static void pending_unlock(void)
 {
-	sigset_t before = held_back;
-
-	pthread_mutex_unlock(&lock);
-	shunt_release_signals(&before);
+	shunt_hold_give(&lock);
 }
 
 /* --- spots ----------------------------------------------------------------------------- */

@@ -58,27 +58,19 @@ struct table {
 	size_t strange; /* sites whose variable is not found, or of another type */
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static sigset_t held_back; /* the lock holder's mask before it */
+static struct shunt_hold lock = SHUNT_HOLD_INIT;
 static struct table *tables;
 
 /* --- the lock, and fork ----------------------------------------------------------- */
 
 void shunt_sites_lock(void)
 {
-	sigset_t before;
-
-	shunt_hold_signals(&before);
-	pthread_mutex_lock(&lock);
-	held_back = before;
+	shunt_hold_take(&lock);
 }
 
 void shunt_sites_unlock(void)
 {
-	sigset_t before = held_back;
-
-	pthread_mutex_unlock(&lock);
-	shunt_release_signals(&before);
+	shunt_hold_give(&lock);
 }
 
 static void once_begun(void)

@@ -32,7 +32,7 @@
 #include "displace.h"
 #include "tracer.h"
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct shunt_hold lock = SHUNT_HOLD_INIT;
 static struct shunt_tracer_object *objects, **objects_end = &objects;
 
 struct shunt_tracer_totals shunt_tracer_totals;
@@ -42,23 +42,14 @@ static const uint8_t nop6[6] = {0x66, 0x0f, 0x1f, 0x44, 0, 0};
 
 /* --- the lock, held over fork -------------------------------------------- */
 
-static sigset_t held_back; /* the lock holder's mask before it */
-
 void shunt_tracer_lock(void)
 {
-	sigset_t before;
-
-	shunt_hold_signals(&before);
-	pthread_mutex_lock(&lock);
-	held_back = before;
+	shunt_hold_take(&lock);
 }
 
 void shunt_tracer_unlock(void)
 {
-	sigset_t before = held_back;
-
-	pthread_mutex_unlock(&lock);
-	shunt_release_signals(&before);
+	shunt_hold_give(&lock);
 }
 
 /* An unloaded object may come back at the same place: then our jumps are gone. */
