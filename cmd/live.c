@@ -186,8 +186,9 @@ static void show_function(struct listing *l, unsigned pid, const struct shunt_ct
 }
 
 /* Shows one answer; the number to go on from, or 0 at the end. */
-static uint32_t show_answer(struct listing *l, unsigned pid, const char *reply, size_t len)
+static uint32_t show_answer(void *arg, unsigned pid, const char *reply, size_t len)
 {
+	struct listing *l = arg;
 	struct shunt_ctl_reply r = { reply, reply + len };
 	struct shunt_ctl_function fn;
 	struct shunt_ctl_line line;
@@ -202,34 +203,6 @@ static uint32_t show_answer(struct listing *l, unsigned pid, const char *reply, 
 			l->shown++;
 		}
 	}
-	return 0;
-}
-
-/* `verb`: "values", "points", or "list" for functions. */
-static int list_one(const struct shunt_target *t, unsigned entry, const char *verb, const char *glob,
-	struct listing *l)
-{
-	char text[SHUNT_CTL_REQUEST], reply[SHUNT_CTL_REPLY + 1];
-	unsigned pid = t->ctl->procs[entry].pid;
-	uint32_t from = 0, next;
-	size_t got;
-
-	do {
-		int n = snprintf(text, sizeof text, "%s %u %s", verb, from, glob);
-
-		if (n < 0 || (size_t)n >= sizeof text) {
-			fprintf(stderr, "shunt list: the pattern is too long\n");
-			return 2;
-		}
-		if (shunt_target_ask(t, entry, text, (size_t)n, reply, &got))
-			return 1;
-		next = show_answer(l, pid, reply, got);
-		if (next && next <= from) {
-			fprintf(stderr, "shunt: process %u gives no sensible answer\n", pid);
-			return 1;
-		}
-		from = next;
-	} while (next);
 	return 0;
 }
 
@@ -252,11 +225,11 @@ static int list_all(const struct shunt_target *t, const char *glob, unsigned wha
 		if (t->recorder && recorded(t) && !l->json)
 			printf("# process %u %.*s\n", p->pid, (int)sizeof p->exe, p->exe);
 		if (what & VALUES)
-			code |= list_one(t, i, "values", glob, l);
+			code |= shunt_target_list(t, i, "list", "values", glob, show_answer, l);
 		if (what & POINTS)
-			code |= list_one(t, i, "points", glob, l);
+			code |= shunt_target_list(t, i, "list", "points", glob, show_answer, l);
 		if (what & FUNCTIONS && recorded(t))
-			code |= list_one(t, i, "list", glob, l);
+			code |= shunt_target_list(t, i, "list", "list", glob, show_answer, l);
 	}
 	if (l->json)
 		printf("%s]\n", l->shown ? "\n" : "");

@@ -71,8 +71,9 @@ struct listing {
 };
 
 /* The number to go on from, or 0 at the end. */
-static uint32_t show_answer(struct listing *l, unsigned pid, const char *reply, size_t len)
+static uint32_t show_answer(void *arg, unsigned pid, const char *reply, size_t len)
 {
+	struct listing *l = arg;
 	struct shunt_ctl_reply r = {reply, reply + len};
 	struct shunt_ctl_line line;
 	struct shown p;
@@ -221,32 +222,6 @@ static int probe_disable(int n, char **argv)
 
 /* --- list ------------------------------------------------------------------------------------- */
 
-static int list_one(const struct shunt_target *t, unsigned entry, const char *glob, struct listing *l)
-{
-	char text[SHUNT_CTL_REQUEST], reply[SHUNT_CTL_REPLY + 1];
-	unsigned pid = t->ctl->procs[entry].pid;
-	uint32_t from = 0, next;
-	size_t got;
-
-	do {
-		int n = snprintf(text, sizeof text, "probes %u %s", from, glob);
-
-		if (n < 0 || (size_t)n >= sizeof text) {
-			fprintf(stderr, "shunt probe list: the pattern is too long\n");
-			return 2;
-		}
-		if (shunt_target_ask(t, entry, text, (size_t)n, reply, &got))
-			return 1;
-		next = show_answer(l, pid, reply, got);
-		if (next && next <= from) {
-			fprintf(stderr, "shunt: process %u gives no sensible answer\n", pid);
-			return 1;
-		}
-		from = next;
-	} while (next);
-	return 0;
-}
-
 static int list_all(const struct shunt_target *t, const char *glob, struct listing *l)
 {
 	struct shunt_ctl_proc *p;
@@ -257,7 +232,7 @@ static int list_all(const struct shunt_target *t, const char *glob, struct listi
 	for (unsigned i = 0; (p = shunt_target_next(t, &i)); i++) {
 		if (t->recorder && !l->json)
 			printf("# process %u %.*s\n", p->pid, (int)sizeof p->exe, p->exe);
-		code |= list_one(t, i, glob, l);
+		code |= shunt_target_list(t, i, "probe list", "probes", glob, show_answer, l);
 	}
 	if (l->json)
 		printf("%s]\n", l->shown ? "\n" : "");

@@ -223,3 +223,31 @@ int shunt_target_ask(const struct shunt_target *t, unsigned entry, const char *t
 		n ? line.value : "");
 	return 1;
 }
+
+int shunt_target_list(const struct shunt_target *t, unsigned entry, const char *command,
+	const char *verb, const char *glob,
+	uint32_t (*show)(void *arg, unsigned pid, const char *reply, size_t len), void *arg)
+{
+	char text[SHUNT_CTL_REQUEST], reply[SHUNT_CTL_REPLY + 1];
+	unsigned pid = t->ctl->procs[entry].pid;
+	uint32_t from = 0, next;
+	size_t got;
+
+	do {
+		int n = snprintf(text, sizeof text, "%s %u %s", verb, from, glob);
+
+		if (n < 0 || (size_t)n >= sizeof text) {
+			fprintf(stderr, "shunt %s: the pattern is too long\n", command);
+			return 2;
+		}
+		if (shunt_target_ask(t, entry, text, (size_t)n, reply, &got))
+			return 1;
+		next = show(arg, pid, reply, got);
+		if (next && next <= from) {
+			fprintf(stderr, "shunt: process %u gives no sensible answer\n", pid);
+			return 1;
+		}
+		from = next;
+	} while (next);
+	return 0;
+}

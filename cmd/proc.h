@@ -37,4 +37,13 @@ struct shunt_ctl_proc *shunt_target_next(const struct shunt_target *t, unsigned 
 int shunt_target_ask(const struct shunt_target *t, unsigned entry, const char *text, size_t len,
 	char reply[SHUNT_CTL_REPLY + 1], size_t *reply_len);
 
+/*
+ * Asks for a listing, answer by answer: "VERB FROM GLOB". `show` prints one and returns the number
+ * to go on from, 0 at the end. What is wrong has been said, of `command`: 1, or 2 for a
+ * glob that is too long; 0.
+ */
+int shunt_target_list(const struct shunt_target *t, unsigned entry, const char *command,
+	const char *verb, const char *glob,
+	uint32_t (*show)(void *arg, unsigned pid, const char *reply, size_t len), void *arg);
+
 #endif
