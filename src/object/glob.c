@@ -191,19 +191,31 @@ bool shunt_glob_names(const char *glob, const struct shunt_object *o)
 	return c && object_matches(o, glob, (size_t)(c - glob), &bad);
 }
 
-/* The names of one function of a part; `n` goes through all names, in order. */
-static bool part_matches(const struct shunt_object *o, uint32_t i, const char *glob, uint32_t *n,
+/* Any name of the function i; *at is its first in l->names, and is moved behind the last. */
+static bool any_name_matches(const struct shunt_code_list *l, uint32_t i, uint32_t *at,
+	const char *glob, struct demangled *d)
+{
+	bool hit = false;
+	char buf[32];
+
+	if (!l->funcs[i].name)
+		hit = shunt_glob_match(glob,
+			shunt_code_name(l, &l->funcs[i], buf, sizeof buf));
+	for (; *at < l->nnames && l->names[*at].func == i; ++*at)
+		hit = hit || func_matches(l->strings + l->names[*at].name, glob, d);
+	return hit;
+}
+
+/* The same for a function of a part; they come in the order of the list's. */
+static bool part_matches(const struct shunt_object *o, uint32_t i, const char *glob, uint32_t *at,
 	struct demangled *d)
 {
-	const struct shunt_code_list *list = o->of->code;
+	const struct shunt_code_list *l = o->of->code;
 	uint32_t func = o->code_index[i];
 
-	while (*n < list->nnames && list->names[*n].func < func)
-		++*n;
-	for (uint32_t k = *n; k < list->nnames && list->names[k].func == func; k++)
-		if (func_matches(list->strings + list->names[k].name, glob, d))
-			return true;
-	return func_matches(o->strings + o->funcs[i].name, glob, d);
+	while (*at < l->nnames && l->names[*at].func < func)
+		++*at;
+	return any_name_matches(l, func, at, glob, d);
 }
 
 int shunt_object_glob(const struct shunt_object *o, const char *glob,
@@ -227,23 +239,6 @@ int shunt_object_glob(const struct shunt_object *o, const char *glob,
 			r = fn(o, i, arg);
 	free(d.buf);
 	return r;
-}
-
-/* --- all functions of an object ------------------------------------------------ */
-
-/* Any name of the function i; *at is its first in l->names, and is moved behind the last. */
-static bool any_name_matches(const struct shunt_code_list *l, uint32_t i, uint32_t *at,
-	const char *glob, struct demangled *d)
-{
-	bool hit = false;
-	char buf[32];
-
-	if (!l->funcs[i].name)
-		hit = shunt_glob_match(glob,
-			shunt_code_name(l, &l->funcs[i], buf, sizeof buf));
-	for (; *at < l->nnames && l->names[*at].func == i; ++*at)
-		hit = hit || func_matches(l->strings + l->names[*at].name, glob, d);
-	return hit;
 }
 
 int shunt_code_glob(struct shunt_object *o, const char *glob, shunt_code_match_fn fn, void *arg)
