@@ -14,23 +14,9 @@
 
 #define MAX_TABLES 64 /* more is not a file that a linker made: it keeps the time linear */
 
-/* Room for one more of `each` bytes: doubles. */
-static void *room(void *p, size_t n, size_t *have, size_t each)
-{
-	size_t want = *have ? *have * 2 : 256;
-	void *q;
-
-	if (n < *have)
-		return p;
-	q = realloc(p, want * each);
-	if (q)
-		*have = want;
-	return q;
-}
-
 static int push(uint64_t **array, size_t *n, size_t *have, uint64_t value)
 {
-	uint64_t *p = room(*array, *n, have, sizeof **array);
+	uint64_t *p = shunt_elf_more(*array, *n, have, sizeof **array);
 
 	if (!p)
 		return -ENOMEM;
@@ -54,7 +40,7 @@ int shunt_elf_code_say(struct shunt_elf_code *c, struct shunt_elf_said s)
 
 	if (!part)
 		return 0;
-	p = room(c->said, c->nsaid, &c->room_said, sizeof *c->said);
+	p = shunt_elf_more(c->said, c->nsaid, &c->room_said, sizeof *c->said);
 	if (!p)
 		return -ENOMEM;
 	if (part->linker)

@@ -31,20 +31,6 @@ struct reader {
 	size_t nranges, room_ranges, room_starts, room_entries, room_slots;
 };
 
-/* Room for one more of `each` bytes: doubles. */
-static void *room(void *p, size_t n, size_t *have, size_t each)
-{
-	size_t want = *have ? *have * 2 : 64;
-	void *q;
-
-	if (n < *have)
-		return p;
-	q = realloc(p, want * each);
-	if (q)
-		*have = want;
-	return q;
-}
-
 /* --- symbols ------------------------------------------------------------- */
 
 static int add_start(struct reader *r, struct shunt_elf_start s)
@@ -54,7 +40,7 @@ static int add_start(struct reader *r, struct shunt_elf_start s)
 
 	if (s.addr < e->text_lo || s.addr >= e->text_hi)
 		return 0;
-	p = room(e->starts, e->nstarts, &r->room_starts, sizeof *e->starts);
+	p = shunt_elf_more(e->starts, e->nstarts, &r->room_starts, sizeof *e->starts);
 	if (!p)
 		return -ENOMEM;
 	e->starts = p;
@@ -236,7 +222,7 @@ static int read_entries(struct reader *r, const Elf64_Shdr *sh)
 		|| r->nranges == MAX_TABLES)
 		return 0;
 	e->has_section = true;
-	p = room(r->ranges, r->nranges, &r->room_ranges, sizeof *r->ranges);
+	p = shunt_elf_more(r->ranges, r->nranges, &r->room_ranges, sizeof *r->ranges);
 	if (!p)
 		return -ENOMEM;
 	r->ranges = p;
@@ -280,7 +266,7 @@ static uint64_t *entry_at(struct reader *r, uint64_t addr)
 static int add_slot(struct reader *r, uint64_t slot)
 {
 	struct shunt_elf *e = r->elf;
-	void *p = room(e->slots, e->nslots, &r->room_slots, 8);
+	void *p = shunt_elf_more(e->slots, e->nslots, &r->room_slots, 8);
 
 	if (!p)
 		return -ENOMEM;

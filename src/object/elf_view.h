@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The longest name that is one: what is longer no compiler made. */
@@ -32,6 +33,20 @@ struct shunt_elf_view {
 	Elf64_Ehdr eh;
 	struct shunt_elf_table names; /* of sections */
 };
+
+/* Room for one more of `each` bytes than n: doubles. NULL: no memory, and p is as it was. */
+static inline void *shunt_elf_more(void *p, size_t n, size_t *have, size_t each)
+{
+	size_t want = *have ? *have * 2 : 64;
+	void *q;
+
+	if (n < *have)
+		return p;
+	q = realloc(p, want * each);
+	if (q)
+		*have = want;
+	return q;
+}
 
 static inline const uint8_t *shunt_elf_span(const struct shunt_elf_view *v, uint64_t off,
 	uint64_t len)
