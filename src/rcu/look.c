@@ -53,6 +53,7 @@
 #include "rcu/inquire.h"
 #include "rcu/look.h"
 #include "rcu/roots.h"
+#include "text/threads.h"
 
 #define RED_ZONE  128
 #define CHUNK	  2048 /* words */
@@ -577,13 +578,6 @@ static int note(struct shunt_look *l, int tid, bool *fresh)
 	return 0;
 }
 
-struct linux_dirent64 {
-	uint64_t ino, off;
-	uint16_t reclen;
-	uint8_t type;
-	char name[];
-};
-
 /* How many threads there are, as the kernel counts. */
 static long thread_count(int dir)
 {
@@ -610,7 +604,7 @@ static int list(struct shunt_look *l, bool *fresh)
 	got = shunt_sys(SYS_getdents64, l->dir, p, size);
 	l->mark++;
 	for (long at = 0; at < got && !r;) {
-		const struct linux_dirent64 *d = (const struct linux_dirent64 *)(p + at);
+		const struct shunt_dirent *d = (const struct shunt_dirent *)(p + at);
 		const char *name = d->name;
 
 		at += d->reclen;

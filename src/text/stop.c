@@ -25,7 +25,6 @@
  * go: that is what the kernel does with a tracer's tracees.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <sched.h>
@@ -40,6 +39,7 @@
 
 #include "arch/x86_64/text_arch.h"
 #include "arch/x86_64/text_sys.h"
+#include "text/threads.h"
 #include "text/write.h"
 
 #define STOP_MS 100
@@ -135,44 +135,21 @@ static int seize(struct helper *h, int tid)
 	return 0;
 }
 
-struct linux_dirent64 {
-	uint64_t ino, off;
-	uint16_t reclen;
-	uint8_t type;
-	char name[];
-};
-
-static int tid_of(const char *name)
-{
-	int n = 0;
-
-	for (; *name >= '0' && *name <= '9'; name++)
-		n = n * 10 + (*name - '0');
-	return *name ? 0 : n;
-}
-
 /* Seizes those threads that are not yet. */
 static int seize_new(struct helper *h)
 {
-	_Alignas(8) char buf[4096], path[32];
-	long n, fd;
-	int err = 0;
+	struct shunt_threads threads;
+	char process[16];
+	int tid, err;
 
-	snprintf(path, sizeof path, "/proc/%d/task", h->pid);
-	fd = shunt_sys(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return fail(h, (int)fd, h->pid, "the list of threads cannot be read");
-	while (!err && (n = shunt_sys(SYS_getdents64, fd, buf, sizeof buf)) > 0) {
-		for (long at = 0; at < n && !err;) {
-			struct linux_dirent64 *d = (struct linux_dirent64 *)(buf + at);
-			int tid = tid_of(d->name);
-
-			at += d->reclen;
-			if (tid && tid != h->caller && !known(h, tid))
-				err = seize(h, tid);
-		}
-	}
-	shunt_sys(SYS_close, fd);
+	snprintf(process, sizeof process, "%d", h->pid);
+	err = shunt_threads_open(&threads, process);
+	if (err)
+		return fail(h, err, h->pid, "the list of threads cannot be read");
+	while (!err && (tid = shunt_threads_next(&threads)))
+		if (tid != h->caller && !known(h, tid))
+			err = seize(h, tid);
+	shunt_threads_close(&threads);
 	return err;
 }
 

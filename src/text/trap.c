@@ -17,7 +17,6 @@
  * says no.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/membarrier.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -28,6 +27,7 @@
 #include "arch/x86_64/text_arch.h"
 #include "arch/x86_64/text_sys.h"
 #include "base/clock.h"
+#include "text/threads.h"
 #include "text/trap.h"
 #include "text/write.h"
 
@@ -37,13 +37,13 @@
 /* --- may it be used? ------------------------------------------------------------- */
 
 /* The mask of one thread blocks SIGTRAP. A thread that is gone does not. */
-static bool blocks_trap(const char *tid)
+static bool blocks_trap(int tid)
 {
 	char path[64], buf[4096];
 	const char *p;
 	uint64_t mask = 0;
 
-	snprintf(path, sizeof path, "/proc/self/task/%s/status", tid);
+	snprintf(path, sizeof path, "/proc/self/task/%d/status", tid);
 	if (shunt_proc_read(path, buf, sizeof buf) <= 0)
 		return false;
 	p = strstr(buf, "\nSigBlk:");
@@ -54,35 +54,18 @@ static bool blocks_trap(const char *tid)
 	return mask >> (SIGTRAP - 1) & 1;
 }
 
-struct linux_dirent64 {
-	uint64_t ino, off;
-	uint16_t reclen;
-	uint8_t type;
-	char name[];
-};
-
 /* Some thread blocks SIGTRAP: 1; none: 0; -errno. The caller may if it is left out. */
 static int anybody_blocks(bool but_caller)
 {
-	_Alignas(8) char buf[4096];
-	char self[16];
-	long n, fd = shunt_sys(SYS_openat, AT_FDCWD, "/proc/self/task",
-		   O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int found = 0;
+	int caller = but_caller ? (int)shunt_sys(SYS_gettid) : 0, found, tid;
+	struct shunt_threads threads;
 
-	if (fd < 0)
-		return (int)fd;
-	snprintf(self, sizeof self, "%ld", shunt_sys(SYS_gettid));
-	while (!found && (n = shunt_sys(SYS_getdents64, fd, buf, sizeof buf)) > 0) {
-		for (long at = 0; at < n && !found;) {
-			struct linux_dirent64 *d = (struct linux_dirent64 *)(buf + at);
-
-			at += d->reclen;
-			if (d->name[0] != '.' && (!but_caller || strcmp(d->name, self)))
-				found = blocks_trap(d->name);
-		}
-	}
-	shunt_sys(SYS_close, fd);
+	found = shunt_threads_open(&threads, "self");
+	if (found)
+		return found;
+	while (!found && (tid = shunt_threads_next(&threads)))
+		found = tid != caller && blocks_trap(tid);
+	shunt_threads_close(&threads);
 	return found;
 }
 
