@@ -28,6 +28,16 @@ void shunt_log(enum shunt_log_level level, const char *fmt, ...)
 	fn(level, line);
 }
 
+int shunt_why(char *why, size_t size, int err, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, size, fmt, ap);
+	va_end(ap);
+	return err;
+}
+
 #define STR_(x) #x
 #define STR(x) STR_(x)
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* place.c - places by address, and whether an address can be one. */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "arch/x86_64/trampoline.h"
+#include "base/log.h"
 #include "object/code.h"
 #include "probe/detour.h"
 #include "probe/insn.h"
@@ -52,19 +52,6 @@ static struct shunt_place *place_new(uintptr_t addr)
 	p->hash_next = *bucket(addr);
 	*bucket(addr) = p;
 	return p;
-}
-
-static int no(char *why, size_t size, int err, const char *fmt, ...)
-	__attribute__((format(printf, 4, 5)));
-
-static int no(char *why, size_t size, int err, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(why, size, fmt, ap);
-	va_end(ap);
-	return err;
 }
 
 bool shunt_place_gone(const struct shunt_place *p)
@@ -145,7 +132,7 @@ static int map_function(const struct shunt_code_list *list, const struct shunt_c
 	forget_function();
 	last.bytes = malloc(f->size);
 	if (!last.bytes)
-		return no(why, size, -ENOMEM, "no memory");
+		return shunt_why(why, size, -ENOMEM, "no memory");
 	shunt_place_read(code.lo, last.bytes, f->size);
 	code.bytes = last.bytes;
 	code.nentries = shunt_code_pads(list, code.lo, code.hi, &code.entries);
@@ -153,7 +140,7 @@ static int map_function(const struct shunt_code_list *list, const struct shunt_c
 	if (!last.map) {
 		int err = errno;
 
-		return no(why, size, -err, err == ENOMEM ? "no memory" :
+		return shunt_why(why, size, -err, err == ENOMEM ? "no memory" :
 			"the function has bytes at +0x%zx that are no instruction known",
 			(size_t)(where - code.lo));
 	}
@@ -177,17 +164,17 @@ static int look(struct shunt_place *p, char *why, size_t size)
 	shunt_place_read(p->addr, t->old, n);
 	t->n = (uint8_t)n;
 	if (shunt_insn_decode(t->old, n, p->addr, &insn))
-		return no(why, size, -EINVAL, "there is no instruction at %#lx", p->addr);
+		return shunt_why(why, size, -EINVAL, "there is no instruction at %#lx", p->addr);
 	t->len = insn.len;
 	t->kind = insn.kind;
 	t->goes_on = shunt_insn_goes_on(&insn);
 	p->next = p->addr + insn.len;
 	/* Unwinders know a signal's frame by these bytes. */
 	if (n >= 9 && !memcmp(t->old, "\x48\xc7\xc0\x0f\0\0\0\x0f\x05", 9))
-		return no(why, size, -EPERM, "%#lx is where signal handlers return to", p->addr);
+		return shunt_why(why, size, -EPERM, "%#lx is where signal handlers return to", p->addr);
 	r = shunt_insn_move(&insn, t->old, p->addr, moved, &reason);
 	if (r < 0)
-		return no(why, size, r, "the instruction at %#lx cannot be displaced: %s", p->addr,
+		return shunt_why(why, size, r, "the instruction at %#lx cannot be displaced: %s", p->addr,
 			reason);
 	if (last.map && last.lo <= p->addr && p->addr < last.hi)
 		shunt_code_room(last.map, p->addr, &room);
@@ -214,17 +201,17 @@ static int find_mapping(uintptr_t addr, char *why, size_t size)
 	int r = shunt_maps_open(&maps);
 
 	if (r)
-		return no(why, size, r, "/proc/self/maps cannot be read: %s", strerror(-r));
+		return shunt_why(why, size, r, "/proc/self/maps cannot be read: %s", strerror(-r));
 	r = shunt_maps_find(&maps, addr, &v);
 	if (r || v.start > addr)
-		r = no(why, size, -EFAULT, "nothing is mapped at %#lx", addr);
+		r = shunt_why(why, size, -EFAULT, "nothing is mapped at %#lx", addr);
 	else if ((v.flags & (SHUNT_VMA_READ | SHUNT_VMA_EXEC)) != (SHUNT_VMA_READ | SHUNT_VMA_EXEC))
-		r = no(why, size, -EFAULT, "%#lx is not in code", addr);
+		r = shunt_why(why, size, -EFAULT, "%#lx is not in code", addr);
 	if (!r)
 		shunt_maps_name(&maps, addr, name, sizeof name);
 	if (!r && (has_prefix(name, "[vdso") || has_prefix(name, "[vsyscall") ||
 			  has_prefix(name, "[uprobes")))
-		r = no(why, size, -EPERM, "%#lx is in %s, which is the kernel's", addr, name);
+		r = shunt_why(why, size, -EPERM, "%#lx is in %s, which is the kernel's", addr, name);
 	shunt_maps_close(&maps);
 	if (!r) {
 		mapping.lo = v.start;
@@ -260,9 +247,9 @@ static bool is_ours(uintptr_t addr, const struct shunt_object *obj)
 static int check_ours(uintptr_t addr, const struct shunt_object *obj, char *why, size_t size)
 {
 	if (is_ours(addr, obj))
-		return no(why, size, -EPERM, "%#lx is in libshunt itself", addr);
+		return shunt_why(why, size, -EPERM, "%#lx is in libshunt itself", addr);
 	if (shunt_stub_contains(addr) || shunt_code_owns(addr, addr + 1) || shunt_window_owns(addr))
-		return no(why, size, -EPERM, "%#lx is in code that libshunt made", addr);
+		return shunt_why(why, size, -EPERM, "%#lx is in code that libshunt made", addr);
 	return 0;
 }
 
@@ -274,7 +261,7 @@ static int check_boundary(uintptr_t addr, void **near, char *why, size_t size)
 		return 0;
 	if (near)
 		*near = (void *)prev;
-	return no(why, size, -EINVAL,
+	return shunt_why(why, size, -EINVAL,
 		"%#lx is in the middle of an instruction: the one at %#lx (+%zu of the function); "
 		"the next is at +%zu", addr, prev, (size_t)(prev - last.lo),
 		(size_t)(next - last.lo));
@@ -320,11 +307,11 @@ static int check(struct shunt_place *p, uintptr_t start, unsigned flags, void **
 	p->object = shunt_object_of(addr);
 	r = check_ours(addr, p->object, why, size);
 	if (!r && shunt_displaced_within(addr, addr + 1))
-		r = no(why, size, -EBUSY,
+		r = shunt_why(why, size, -EBUSY,
 			"%#lx is within the first bytes of a function that is traced: they are the "
 			"tracer's while it is on", addr);
 	if (!r && shunt_place_others(addr, addr + 1))
-		r = no(why, size, -EBUSY,
+		r = shunt_why(why, size, -EBUSY,
 			"%#lx is an instruction that shunt changes itself, of a key, a value or a call",
 			addr);
 	if (r)
@@ -335,11 +322,11 @@ static int check(struct shunt_place *p, uintptr_t start, unsigned flags, void **
 	}
 	f = shunt_code_at(addr, &list);
 	if (!f)
-		return no(why, size, -ENOENT,
+		return shunt_why(why, size, -ENOENT,
 			"no function is known at %#lx, and so not where instructions begin "
 			"(SHUNT_PROBE_TRUSTED says that one does)", addr);
 	if (f->flags & SHUNT_CODE_LINKER)
-		return no(why, size, -EPERM, "%#lx is in code that the linker made", addr);
+		return shunt_why(why, size, -EPERM, "%#lx is in code that the linker made", addr);
 	p->lo = f->start;
 	p->hi = f->start + f->size;
 	p->first = start == f->start && !(f->flags & SHUNT_CODE_NO_ENTRY);
@@ -419,7 +406,7 @@ struct shunt_place *shunt_place_at(uintptr_t addr, unsigned flags, void **near, 
 		p = place_new(at);
 	if (!p) {
 		errno = ENOMEM;
-		no(why, size, 0, "no memory, or more than %u places", SHUNT_PLACES_MAX);
+		shunt_why(why, size, 0, "no memory, or more than %u places", SHUNT_PLACES_MAX);
 		return NULL;
 	}
 	p->text = fresh.text;

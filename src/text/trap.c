@@ -19,7 +19,6 @@
 #include <errno.h>
 #include <linux/membarrier.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -27,6 +26,7 @@
 #include "arch/x86_64/text_arch.h"
 #include "arch/x86_64/text_sys.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "text/threads.h"
 #include "text/trap.h"
 #include "text/write.h"
@@ -69,19 +69,6 @@ static int anybody_blocks(bool but_caller)
 	return found;
 }
 
-static int cannot(char *why, size_t size, int err, const char *fmt, ...)
-	__attribute__((format(printf, 4, 5)));
-
-static int cannot(char *why, size_t size, int err, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(why, size, fmt, ap);
-	va_end(ap);
-	return err;
-}
-
 int shunt_trap_possible(bool but_caller, char *why, size_t size)
 {
 	uint64_t until = shunt_now_ns() + SETTLE_NS;
@@ -89,7 +76,7 @@ int shunt_trap_possible(bool but_caller, char *why, size_t size)
 	int r = shunt_status_read(&status);
 
 	if (!r && status.tracer)
-		return cannot(why, size, -EPERM,
+		return shunt_why(why, size, -EPERM,
 			"process %d traces this one and would take our breakpoints for its own",
 			status.tracer);
 	/* A thread that is just being created or ending does, for a moment. */
@@ -99,14 +86,14 @@ int shunt_trap_possible(bool but_caller, char *why, size_t size)
 		shunt_sys(SYS_nanosleep, pause, 0);
 	}
 	if (r > 0)
-		return cannot(why, size, -EAGAIN,
+		return shunt_why(why, size, -EAGAIN,
 			"a thread blocks SIGTRAP: a breakpoint would kill the program");
 	if (r < 0)
-		return cannot(why, size, r, "the threads' signal masks cannot be read: %s",
+		return shunt_why(why, size, r, "the threads' signal masks cannot be read: %s",
 			strerror(-r));
 	r = (int)shunt_sys(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE);
 	if (r)
-		return cannot(why, size, r, "membarrier cannot serialize the cores: %s",
+		return shunt_why(why, size, r, "membarrier cannot serialize the cores: %s",
 			strerror(-r));
 	return 0;
 }
