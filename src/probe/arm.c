@@ -561,18 +561,21 @@ static int apply_edits(void *arg)
 	for (size_t i = 0; i < a->n; i++) {
 		struct shunt_work *w = &a->w[i];
 		size_t n = w->held > w->p->held ? w->held : w->p->held;
-		bool differs = false;
+		uint8_t is[JUMP], to[JUMP];
 
 		if (shunt_place_gone(w->p)) {
 			w->want = false;
 			w->held = 0;
 			continue;
 		}
+		for (size_t k = 0; k < n; k++) {
+			is[k] = expected_byte(w->p->addr + k);
+			to[k] = planned_byte(w->p->addr + k);
+		}
+		if (!memcmp(is, to, n))
+			continue;
 		for (size_t k = 0; k < n; k++)
-			differs |= planned_byte(w->p->addr + k) != expected_byte(w->p->addr + k);
-		for (size_t k = 0; k < n && differs; k++)
-			add_byte(c, w->p->addr + k, expected_byte(w->p->addr + k),
-				planned_byte(w->p->addr + k));
+			add_byte(c, w->p->addr + k, is[k], to[k]);
 	}
 	return c->n ? shunt_text_apply(c->edits, c->n, &c->opts, &c->res) : 0;
 }

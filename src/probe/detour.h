@@ -46,8 +46,6 @@ int shunt_window_alloc(struct shunt_zone *zone, uintptr_t lo, uintptr_t hi, size
 /* At once: nobody may be in it. */
 void shunt_window_free(const struct shunt_zone *zone);
 bool shunt_window_owns(uintptr_t addr);
-/* Bytes mapped. */
-size_t shunt_window_memory(void);
 void shunt_window_at_fork(void);
 
 /*

@@ -215,8 +215,3 @@ bool shunt_window_owns(uintptr_t addr)
 	give_lock();
 	return yes;
 }
-
-size_t shunt_window_memory(void)
-{
-	return pages.n * PAGE;
-}
