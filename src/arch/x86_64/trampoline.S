@@ -558,39 +558,38 @@ shunt_call_entry_gpr:
 	.cfi_endproc
 	.size	shunt_call_entry_gpr, . - shunt_call_entry_gpr
 
+/* A way in to C from any kind of slot; with \flags they are kept as well. */
+.macro CALL_ENTRY_BEGIN name flags
 	.balign 64
-	.globl	shunt_call_entry_vec
-	.type	shunt_call_entry_vec, @function
-shunt_call_entry_vec:
+	.globl	\name
+	.type	\name, @function
+\name:
 	.cfi_startproc
 	.cfi_def_cfa_offset 16
 	.cfi_offset %rip, -8
 	lea	-16(%rsp), %rsp
 	.cfi_adjust_cfa_offset 16
 	SAVE_GPRS
-	mov	%rbp, %rdi
-	and	$-16, %rsp
-.Lentry_call_vec:
-	mov	$1, %esi
-	CALL_VEC shunt_call_entry
-	ENTRY_LEAVE
-	.cfi_endproc
-	.size	shunt_call_entry_vec, . - shunt_call_entry_vec
-
-/* Both kinds with the flags kept; the kind makes a difference for the callbacks only. */
-	.balign 64
-	.globl	shunt_call_entry_flags_gpr
-	.type	shunt_call_entry_flags_gpr, @function
-shunt_call_entry_flags_gpr:
-	.cfi_startproc
-	.cfi_def_cfa_offset 16
-	.cfi_offset %rip, -8
-	lea	-16(%rsp), %rsp
-	.cfi_adjust_cfa_offset 16
-	SAVE_GPRS
+	.if	\flags
 	SAVE_FLAGS
+	.endif
 	mov	%rbp, %rdi
 	and	$-16, %rsp
+.endm
+
+.macro CALL_ENTRY_VEC name late flags
+	CALL_ENTRY_BEGIN \name \flags
+\late:	mov	$1, %esi
+	CALL_VEC shunt_call_entry
+	ENTRY_LEAVE \flags
+	.cfi_endproc
+	.size	\name, . - \name
+.endm
+
+	CALL_ENTRY_VEC shunt_call_entry_vec .Lentry_call_vec 0
+
+	CALL_ENTRY_BEGIN shunt_call_entry_flags_gpr 1
+	/* After a tail call, somebody else's exit callbacks come first. */
 	mov	104(%rbp), %rax
 	lea	shunt_stub_zone(%rip), %rcx
 	sub	%rcx, %rax
@@ -602,25 +601,7 @@ shunt_call_entry_flags_gpr:
 	.cfi_endproc
 	.size	shunt_call_entry_flags_gpr, . - shunt_call_entry_flags_gpr
 
-	.balign 64
-	.globl	shunt_call_entry_flags_vec
-	.type	shunt_call_entry_flags_vec, @function
-shunt_call_entry_flags_vec:
-	.cfi_startproc
-	.cfi_def_cfa_offset 16
-	.cfi_offset %rip, -8
-	lea	-16(%rsp), %rsp
-	.cfi_adjust_cfa_offset 16
-	SAVE_GPRS
-	SAVE_FLAGS
-	mov	%rbp, %rdi
-	and	$-16, %rsp
-.Lentry_flags_vec:
-	mov	$1, %esi
-	CALL_VEC shunt_call_entry
-	ENTRY_LEAVE 1
-	.cfi_endproc
-	.size	shunt_call_entry_flags_vec, . - shunt_call_entry_flags_vec
+	CALL_ENTRY_VEC shunt_call_entry_flags_vec .Lentry_flags_vec 1
 
 /* Exits to callbacks: shunt_call_exit() fills the cell with the return address. */
 .macro CALL_EXIT call
