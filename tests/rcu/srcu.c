@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <ucontext.h>
 
 #include "rcu/reader.h"
+#include "../step.h"
 #include "rcu_test.h"
 
 #ifdef __SANITIZE_ADDRESS__
@@ -521,42 +521,20 @@ static void vfork_reads(void)
 /* --- signal handlers ---------------------------------------------------------------------------- */
 
 static struct shunt_srcu *stepped;
-static volatile long at_step, due;
-static volatile bool stepping;
 
-/* The trap flag stops after each instruction; at the one that is due the handler reads. */
-static void trap(int sig, siginfo_t *info, void *uc)
+/* At the instruction that is due. */
+static void read_there(void)
 {
-	ucontext_t *u = uc;
-
-	(void)sig;
-	(void)info;
-	u->uc_mcontext.gregs[REG_EFL] &= ~0x100L;
-	if (!stepping)
-		return;
-	if (++at_step == due) {
-		for (int i = 0; i < 3; i++)
-			shunt_srcu_read_unlock(stepped, shunt_srcu_read_lock(stepped));
-		return;
-	}
-	u->uc_mcontext.gregs[REG_EFL] |= 0x100;
-}
-
-static void flag(void)
-{
-	__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushf\n\torl $0x100, (%%rsp)\n\tpopf\n\t"
-			 "lea 128(%%rsp), %%rsp"
-			 :
-			 :
-			 : "cc", "memory");
+	for (int i = 0; i < 3; i++)
+		shunt_srcu_read_unlock(stepped, shunt_srcu_read_lock(stepped));
 }
 
 static void *steps(void *arg)
 {
 	(void)arg;
-	at_step = 0;
+	step = 0;
 	stepping = true;
-	flag();
+	step_flag();
 	shunt_srcu_read_unlock(stepped, shunt_srcu_read_lock(stepped));
 	stepping = false;
 	return NULL;
@@ -565,12 +543,13 @@ static void *steps(void *arg)
 /* `first`: each on a new thread and in a new domain, so that all is made in between. */
 static void every_instruction(bool first)
 {
-	struct sigaction sa = {.sa_sigaction = trap, .sa_flags = SA_SIGINFO | SA_NODEFER};
+	struct sigaction sa = {.sa_sigaction = step_trap, .sa_flags = SA_SIGINFO | SA_NODEFER};
 	SHUNT_SRCU_DEFINE(d);
 	int bad = 0;
 	long n = 0;
 	pthread_t t;
 
+	at_due = read_there;
 	sigaction(SIGTRAP, &sa, NULL);
 	stepped = &d;
 	for (due = 1; !n && due < 2000; due++) {
@@ -580,7 +559,7 @@ static void every_instruction(bool first)
 		} else {
 			steps(NULL);
 		}
-		if (at_step < due)
+		if (step < due)
 			n = due;
 		bad += shunt_srcu_synchronize(&d) != 0;
 		if (first)

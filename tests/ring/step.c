@@ -9,13 +9,11 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <ucontext.h>
 
+#include "../step.h"
 #include "ring_test.h"
 
 static struct shunt_ring *ring;
-static volatile long step, due;
-static volatile int stepping;
 static uint32_t seq; /* each event carries the next number when it is written */
 static uint64_t nested;
 static int burst = 160; /* events of the handler */
@@ -46,35 +44,15 @@ static void count(const struct shunt_ring_page *p, const struct shunt_ring_event
 		tally[e->kind == SHUNT_RING_EVENT_SHORT ? e->tag != 0x1000000 : e->tag != 5]++;
 }
 
-static void trap(int sig, siginfo_t *info, void *uc)
+static void write_there(void)
 {
-	ucontext_t *u = uc;
-
-	(void)sig;
-	(void)info;
-	u->uc_mcontext.gregs[REG_EFL] &= ~0x100L;
-	if (!stepping)
-		return;
-	if (++step == due) {
-		for (int i = 0; i < burst; i++)
-			if (i % 5)
-				shunt_ring_put(ring, seq++), nested++;
-			else
-				shunt_ring_write(ring, 6, &seq, 4), seq++, nested++;
-		if (reading)
-			consume(ring, count, NULL);
-		return;
-	}
-	u->uc_mcontext.gregs[REG_EFL] |= 0x100;
-}
-
-static void flag(void)
-{
-	__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushf\n\torl $0x100, (%%rsp)\n\tpopf\n\t"
-			 "lea 128(%%rsp), %%rsp"
-			 :
-			 :
-			 : "cc", "memory");
+	for (int i = 0; i < burst; i++)
+		if (i % 5)
+			shunt_ring_put(ring, seq++), nested++;
+		else
+			shunt_ring_write(ring, 6, &seq, 4), seq++, nested++;
+	if (reading)
+		consume(ring, count, NULL);
 }
 
 struct seen {
@@ -110,10 +88,10 @@ static void interrupted(void (*write_one)(void), int fill, long at)
 		shunt_ring_put(ring, seq++), nested++;
 	step = 0;
 	due = at;
-	stepping = 1;
-	flag();
+	stepping = true;
+	step_flag();
 	write_one();
-	stepping = 0;
+	stepping = false;
 }
 
 /* One round: `fill` events, then one with a handler at instruction `at`. */
@@ -134,7 +112,7 @@ static bool round_of(void (*write_one)(void), int fill, long at, struct seen *s,
 
 static void every_instruction(void (*write_one)(void), const char *name)
 {
-	struct sigaction sa = {.sa_sigaction = trap, .sa_flags = SA_SIGINFO | SA_NODEFER};
+	struct sigaction sa = {.sa_sigaction = step_trap, .sa_flags = SA_SIGINFO | SA_NODEFER};
 	static const int fills[] = {0, 1, 60, 110, 112, 113, 114, 115, 116, 117, 118, 119};
 	struct seen s = {0};
 	uint64_t outer = 0;
@@ -143,6 +121,7 @@ static void every_instruction(void (*write_one)(void), const char *name)
 	ring = make(1 << 20, 1024, SHUNT_RING_DISCARD, 0);
 	seq = 0;
 	nested = 0;
+	at_due = write_there;
 	sigaction(SIGTRAP, &sa, NULL);
 	for (size_t f = 0; f < sizeof fills / sizeof *fills; f++)
 		for (long at = 1; round_of(write_one, fills[f], at, &s, &outer); at++)
@@ -173,10 +152,10 @@ static void read_between(void (*write_one)(void), const char *name)
 	for (long at = 1; outer < 1000; at++) {
 		step = 0;
 		due = at;
-		stepping = 1;
-		flag();
+		stepping = true;
+		step_flag();
 		write_one();
-		stepping = 0;
+		stepping = false;
 		outer++;
 		consume(ring, count, NULL);
 		if (step < at)
@@ -260,10 +239,10 @@ static void *first_event(void *arg)
 	(void)arg;
 	step = 0;
 	due = first_at;
-	stepping = 1;
-	flag();
+	stepping = true;
+	step_flag();
 	short_event();
-	stepping = 0;
+	stepping = false;
 	return NULL;
 }
 

@@ -10,12 +10,12 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/syscall.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 #include <shunt/ftrace.h>
 #include <shunt/trace.h>
 
+#include "../step.h"
 #include "rcu/reader.h"
 #include "tap.h"
 #include "victim.h"
@@ -23,21 +23,11 @@
 SHUNT_TRACEPOINT(jumps, here, shunt_integer(int, i));
 
 static sigjmp_buf back, inner;
-static volatile long step, due;
-static volatile bool stepping, callback_jumps;
+static volatile bool callback_jumps;
 static volatile unsigned calls;
 static volatile int kind; /* 0: jump, 1: call, then jump, 2: its callback jumps, 3: call only,
 			  4: its callback jumps, but only back into the handler */
 static void (*volatile victim)(void);
-
-static void flag(void)
-{
-	__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushf\n\torl $0x100, (%%rsp)\n\tpopf\n\t"
-			 "lea 128(%%rsp), %%rsp"
-			 :
-			 :
-			 : "cc", "memory");
-}
 
 /* Deeper in the stack than ordinary ones: those must be above what was left to find it. */
 static __attribute__((noinline)) void deeper(bool step_through)
@@ -47,25 +37,14 @@ static __attribute__((noinline)) void deeper(bool step_through)
 	room[0] = 0;
 	stepping = step_through;
 	if (stepping)
-		flag();
+		step_flag();
 	victim();
 	stepping = false;
 	room[1] = room[0];
 }
 
-static void trap(int sig, siginfo_t *info, void *uc)
+static void jump_from_there(void)
 {
-	ucontext_t *u = uc;
-
-	(void)sig;
-	(void)info;
-	u->uc_mcontext.gregs[REG_EFL] &= ~0x100L;
-	if (!stepping)
-		return;
-	if (++step != due) {
-		u->uc_mcontext.gregs[REG_EFL] |= 0x100;
-		return;
-	}
 	stepping = false;
 	callback_jumps = kind == 2 || kind == 4;
 	if (kind == 4 && !sigsetjmp(inner, 0))
@@ -131,13 +110,14 @@ static void every_instruction(void (*fn)(void), unsigned each, int apart, const 
 	static const char *const kinds[] = {"jumps away", "comes by, then jumps away",
 		"comes by, and its callback jumps away", "comes by",
 		"comes by, and its callback jumps back into it"};
-	struct sigaction sa = {.sa_sigaction = trap, .sa_flags = SA_SIGINFO | SA_NODEFER}, old;
+	struct sigaction sa = {.sa_sigaction = step_trap, .sa_flags = SA_SIGINFO | SA_NODEFER}, old;
 	static volatile long bad, n, stride;
 
 	stride = thorough ? 1 : apart;
 
 	victim = fn;
 	victim();
+	at_due = jump_from_there;
 	sigaction(SIGTRAP, &sa, &old);
 	for (kind = 0; kind < 5; kind++) {
 		bad = n = 0;
