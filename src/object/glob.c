@@ -218,20 +218,34 @@ static bool part_matches(const struct shunt_object *o, uint32_t i, const char *g
 	return any_name_matches(l, func, at, glob, d);
 }
 
+/*
+ * The part of a pattern that is for functions' names: 0. 1: it means other objects;
+ * -EINVAL, -ENOMEM.
+ */
+static int names_part(const struct shunt_object *o, const char **glob)
+{
+	const char *c = colon(*glob);
+	int r = shunt_glob_check(*glob);
+	bool bad = false;
+
+	if (r)
+		return r;
+	if (c && !object_matches(o, *glob, (size_t)(c - *glob), &bad))
+		return bad ? -ENOMEM : 1;
+	*glob = c ? c + 1 : *glob;
+	return 0;
+}
+
 int shunt_object_glob(const struct shunt_object *o, const char *glob,
 	shunt_object_match_fn fn, void *arg)
 {
 	struct demangled d = {0};
-	const char *c = colon(glob);
-	bool bad = false, any;
+	int r = names_part(o, &glob);
 	uint32_t n = 0;
-	int r = shunt_glob_check(glob);
+	bool any;
 
 	if (r)
-		return r;
-	if (c && !object_matches(o, glob, (size_t)(c - glob), &bad))
-		return bad ? -ENOMEM : 0;
-	glob = c ? c + 1 : glob;
+		return r < 0 ? r : 0;
 	any = !strcmp(glob, "*");
 	for (uint32_t i = 0; i < o->nfuncs && !r; i++)
 		if (any || (o->of ? part_matches(o, i, glob, &n, &d)
@@ -245,16 +259,11 @@ int shunt_code_glob(struct shunt_object *o, const char *glob, shunt_code_match_f
 {
 	const struct shunt_code_list *l;
 	struct demangled d = {0};
-	const char *c = colon(glob);
-	bool bad = false;
+	int r = names_part(o, &glob);
 	uint32_t at = 0;
-	int r = shunt_glob_check(glob);
 
 	if (r)
-		return r;
-	if (c && !object_matches(o, glob, (size_t)(c - glob), &bad))
-		return bad ? -ENOMEM : 0;
-	glob = c ? c + 1 : glob;
+		return r < 0 ? r : 0;
 	r = shunt_code_of(o, &l);
 	for (uint32_t i = 0; !r && i < l->nfuncs; i++)
 		if (any_name_matches(l, i, &at, glob, &d))
