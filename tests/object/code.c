@@ -20,30 +20,11 @@
 
 #include "../tap.h"
 #include "code_sound.h"
+#include "live.h"
 #include "object/code.h"
 #include "object/object_internal.h"
 
-static const char *dir;
 static char why[600];
-
-static const char *victim(const char *file)
-{
-	static char path[4096];
-
-	snprintf(path, sizeof path, "%s/%s", dir, file);
-	return path;
-}
-
-static struct shunt_object *live_named(const char *file)
-{
-	for (struct shunt_object *o = shunt_objects_first(); o; o = o->next) {
-		const char *slash = strrchr(o->path, '/');
-
-		if (!o->gone && !strcmp(slash ? slash + 1 : o->path, file))
-			return o;
-	}
-	return NULL;
-}
 
 static int resolve(const char *text, uint64_t offset, struct shunt_code_place *p)
 {
