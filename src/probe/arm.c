@@ -804,10 +804,16 @@ static void serialize(void)
 		shunt_sys(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
 }
 
+/* It is to be a jump over several instructions, and is not yet. */
+static bool becomes_many(const struct shunt_work *w)
+{
+	return w->want && w->rebuild && w->form == SHUNT_PROBE_JUMP_MANY;
+}
+
 static bool wants_many(const struct shunt_arming *a)
 {
 	for (size_t i = 0; i < a->n; i++)
-		if (a->w[i].want && a->w[i].rebuild && a->w[i].form == SHUNT_PROBE_JUMP_MANY)
+		if (becomes_many(&a->w[i]))
 			return true;
 	return false;
 }
@@ -818,7 +824,7 @@ static void hold_back(struct shunt_arming *a)
 	for (size_t i = 0; i < a->n; i++) {
 		struct shunt_work *w = &a->w[i];
 
-		w->later = w->want && w->rebuild && w->form == SHUNT_PROBE_JUMP_MANY;
+		w->later = becomes_many(w);
 		if (!w->later)
 			continue;
 		memcpy(w->jump, w->bytes, JUMP);
@@ -1011,7 +1017,7 @@ static int stop_and_switch(struct shunt_arming *a, const char *why)
 	for (size_t i = 0; i < a->n && !r; i++) {
 		struct shunt_work *w = &a->w[i];
 
-		w->later = w->want && w->rebuild && w->form == SHUNT_PROBE_JUMP_MANY;
+		w->later = becomes_many(w);
 		if (w->later && w->p->detour)
 			r = fail(a, -EAGAIN, w->p->addr, "%s", why);
 	}
@@ -1029,8 +1035,7 @@ static int stop_and_switch(struct shunt_arming *a, const char *why)
 static bool wants_many_in_libc(const struct shunt_arming *a)
 {
 	for (size_t i = 0; i < a->n; i++)
-		if (a->w[i].want && a->w[i].rebuild && a->w[i].form == SHUNT_PROBE_JUMP_MANY &&
-			in_libc(a->w[i].p))
+		if (becomes_many(&a->w[i]) && in_libc(a->w[i].p))
 			return true;
 	return false;
 }
