@@ -72,13 +72,18 @@ static bool claim(struct shunt_worker *w, int32_t process)
 	}
 }
 
+void shunt_worker_wake(struct shunt_worker *w)
+{
+	__atomic_add_fetch(&w->kicks, 1, __ATOMIC_RELEASE);
+	shunt_sys(SYS_futex, &w->kicks, FUTEX_WAKE_PRIVATE, 1);
+}
+
 int shunt_worker_kick(struct shunt_worker *w)
 {
 	int32_t process = (int32_t)getpid();
 	sigset_t before;
 	int r = 0;
 
-	__atomic_add_fetch(&w->kicks, 1, __ATOMIC_RELEASE);
 	if (__atomic_load_n(&w->process, __ATOMIC_ACQUIRE) != process) {
 		shunt_hold_signals(&before);
 		if (claim(w, process)) {
@@ -87,6 +92,6 @@ int shunt_worker_kick(struct shunt_worker *w)
 		}
 		shunt_release_signals(&before);
 	}
-	shunt_sys(SYS_futex, &w->kicks, FUTEX_WAKE_PRIVATE, 1);
+	shunt_worker_wake(w);
 	return r;
 }

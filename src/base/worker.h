@@ -29,6 +29,9 @@ struct shunt_worker {
  */
 int shunt_worker_kick(struct shunt_worker *w);
 
+/* The same for one that is known to run: starts nothing. Any context. */
+void shunt_worker_wake(struct shunt_worker *w);
+
 /* Whether the calling thread is this worker. */
 bool shunt_worker_self(const struct shunt_worker *w);
 

@@ -73,6 +73,7 @@ unsigned shunt_mmu_shm_range(uintptr_t addr, struct shunt_mmu_range *r);
 #define SHUNT_MMU_IN_LIBC 1u   /* called from inside of libc: its locks may be held */
 #define SHUNT_MMU_IN_CHILD 2u  /* another process than the one that registered, in the same memory */
 #define SHUNT_MMU_NO_HOLD 4u   /* signals are not to be held back between start and end */
+#define SHUNT_MMU_MADE 8u      /* the change has been made already */
 
 /*
  * One change under way, on the stack of the thread that makes it. The caller sets range, n and context.
@@ -85,10 +86,11 @@ struct shunt_mmu_op {
 	uint32_t context;
 	/* op.c's and tell.c's */
 	struct shunt_mmu_op *outer;  /* of this thread */
+	struct shunt_srcu *domain;
 	int section;
+	int32_t owner;		     /* the process in which it began */
 	bool told;		     /* somebody is concerned */
 	bool counted;		     /* raised the count of active changes */
-	bool ended;
 	uint32_t flags;		     /* of its events */
 	struct shunt_mmu_task *task; /* handed over */
 	uint64_t limit;		     /* notifiers with a greater number came later */
@@ -113,8 +115,8 @@ void shunt_mmu_exiting(void);
 /* Is the calling thread in a callback? */
 bool shunt_mmu_in_callback(void);
 
-/* Tells of a change that has been made already: start and end, with `flags` (SHUNT_MMU_LATE). */
-void shunt_mmu_tell_late(const struct shunt_mmu_range *r, uint32_t flags);
+/* Tells of a change that has been made already: start and end, with SHUNT_MMU_LATE. Where libc may be called. */
+void shunt_mmu_tell_late(const struct shunt_mmu_range *r);
 /* Calls the clear_flush_young of all; whether one of them said yes. */
 bool shunt_mmu_ask_young(uintptr_t start, uintptr_t end);
 

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * op.c - one change under way (the order of things is in core.h).
+ *
+ * This runs in the place of libc's system calls: general registers only, no libc, at any point of the
+ * program. Where nobody is concerned that is two counts of an SRCU section and a look at a tree; else
+ * tell.c is called with the vector registers saved.
+ */
+#include "mmu/core.h"
+
+static struct shunt_mmu_page nobody;
+static struct shunt_srcu first_domain;
+
+struct shunt_mmu_page *shunt_mmu_page = &nobody;
+struct shunt_srcu *shunt_mmu_ops = &first_domain;
+struct shunt_mmu_member *shunt_mmu_members;
+uint64_t shunt_mmu_last;
+uint32_t shunt_mmu_kinds;
+
+static bool armed(void)
+{
+	return __atomic_load_n(&shunt_mmu_page->armed, __ATOMIC_ACQUIRE);
+}
+
+static bool concerns_anybody(const struct shunt_mmu_range *r)
+{
+	return (__atomic_load_n(&shunt_mmu_kinds, __ATOMIC_ACQUIRE) >> r->kind & 1) ||
+	       shunt_mmu_tree_overlaps(r->start, r->end);
+}
+
+bool shunt_mmu_op_begin(struct shunt_mmu_op *op)
+{
+	if (!armed())
+		return false;
+	op->owner = shunt_mmu_page->owner;
+	op->domain = shunt_mmu_ops;
+	op->section = shunt_srcu_read_lock(op->domain);
+	op->told = false;
+	for (uint32_t i = 0; i < op->n && !op->told; i++)
+		op->told = concerns_anybody(&op->range[i]);
+	if (op->told)
+		shunt_arch_mmu_call(shunt_mmu_tell_start, op);
+	return true;
+}
+
+/* What end has to know of the call: whether it failed, and where the memory is now. */
+static void note_result(struct shunt_mmu_op *op, long result)
+{
+	if (shunt_sys_failed(result)) {
+		op->flags |= SHUNT_MMU_FAILED;
+		return;
+	}
+	for (uint32_t i = 0; i < op->n; i++)
+		if (op->range[i].kind == SHUNT_MMU_REMAP && result)
+			op->range[i].new_start = (uintptr_t)result;
+}
+
+void shunt_mmu_op_end(struct shunt_mmu_op *op, long result)
+{
+	if (op->told) {
+		note_result(op, result);
+		shunt_arch_mmu_call(shunt_mmu_tell_end, op);
+	}
+	shunt_srcu_read_unlock(op->domain, op->section);
+}
+
+void shunt_mmu_op_forked(struct shunt_mmu_op *op)
+{
+	if (op->told) {
+		shunt_mmu_under_way = op->outer;
+		if (!(op->context & SHUNT_MMU_NO_HOLD))
+			shunt_mmu_unhold(op->mask);
+	}
+	shunt_srcu_read_unlock(op->domain, op->section);
+}
+
+bool shunt_mmu_in_callback(void)
+{
+	return shunt_mmu_frames != NULL;
+}
