@@ -685,7 +685,11 @@ int main(void)
 	come_and_go();
 	forks(false);
 	forks(true);
-	forks_in_between();
+	/* gcc 12's has no handlers for fork(): a child may find its allocator's lock taken by a thread that is gone. */
+	if (SANITIZED)
+		skip("100 forks while others allocate: the sanitizer's allocator does not stand that");
+	else
+		forks_in_between();
 	vfork_reads();
 	every_instruction(false);
 	every_instruction(true);
