@@ -80,6 +80,7 @@ extern struct shunt_srcu *shunt_mmu_ops; /* the domain */
 extern struct shunt_mmu_member *shunt_mmu_members;
 extern uint64_t shunt_mmu_last;	 /* the greatest number given out */
 extern uint32_t shunt_mmu_kinds; /* that any notifier wants */
+extern __thread uint32_t shunt_mmu_forking; /* in fork(), which has been told of */
 
 /* ---- tree.c ---- */
 

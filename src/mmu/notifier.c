@@ -47,20 +47,76 @@ static void forget(bool told)
 	__atomic_store_n(&shunt_mmu_page->owner, (int32_t)getpid(), __ATOMIC_RELEASE);
 }
 
+/*
+ * fork() is told of from here, where libc has not yet taken its own locks for it: callbacks may allocate. What
+ * the place in _Fork() sees is that this was done. A callback may fork, too.
+ */
+struct fork_op {
+	struct shunt_mmu_op op;
+	bool begun;
+	uint32_t depth;
+	struct fork_op *outer;
+};
+
+__thread uint32_t shunt_mmu_forking;
+static __thread struct fork_op *forks;
+static __thread uint32_t depth; /* of fork() in callbacks of fork(), told or not */
+
+static void tell_fork(void)
+{
+	struct fork_op *f = shunt_mmu_page->armed ? malloc(sizeof *f) : NULL;
+
+	depth++;
+	if (!f)
+		return;
+	f->op.n = 1;
+	f->op.context = 0;
+	f->op.range[0] = (struct shunt_mmu_range){0, (uintptr_t)1 << 56, 0, SHUNT_MMU_FORK, 0};
+	f->begun = shunt_mmu_op_begin(&f->op);
+	f->depth = depth;
+	f->outer = forks;
+	forks = f;
+	shunt_mmu_forking++;
+}
+
+/* The one that is over; or NULL: it was not told. */
+static struct fork_op *forked(void)
+{
+	struct fork_op *f = forks;
+
+	if (depth-- != (f ? f->depth : 0))
+		return NULL;
+	forks = f->outer;
+	shunt_mmu_forking--;
+	return f;
+}
+
 static void before_fork(void)
 {
+	tell_fork();
 	shunt_hold_take(&registry);
 }
 
 static void after_fork(void)
 {
+	struct fork_op *f;
+
 	shunt_hold_give(&registry);
+	f = forked();
+	if (f && f->begun)
+		shunt_mmu_op_end(&f->op, 0);
+	free(f);
 }
 
 static void in_child(void)
 {
+	struct fork_op *f = forked();
+
 	forget(true);
 	shunt_hold_give(&registry);
+	if (f && f->begun)
+		shunt_mmu_op_forked(&f->op);
+	free(f);
 }
 
 /* A child that was made by the system call alone: whoever held the lock is not here. */

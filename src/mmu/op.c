@@ -30,7 +30,7 @@ static bool concerns_anybody(const struct shunt_mmu_range *r)
 
 bool shunt_mmu_op_begin(struct shunt_mmu_op *op)
 {
-	if (!armed())
+	if (!armed() || (shunt_mmu_forking && op->range[0].kind == SHUNT_MMU_FORK))
 		return false;
 	op->owner = shunt_mmu_page->owner;
 	op->domain = shunt_mmu_ops;

@@ -220,11 +220,11 @@ static void in_a_child(void)
 	said[0] = 0;
 	pid = fork();
 	if (!pid) {
-		int r;
+		int r = strcmp(said, "sa ");
 
 		said[0] = 0;
 		change_at(4096, false);
-		r = strcmp(said, "! ") || shunt_mmu_notifier_unregister(&a.n) != -ENOENT;
+		r |= strcmp(said, "! ") || shunt_mmu_notifier_unregister(&a.n) != -ENOENT;
 		said[0] = 0;
 		r |= shunt_mmu_notifier_register(&a.n);
 		change_at(4096, false);
@@ -233,6 +233,7 @@ static void in_a_child(void)
 	}
 	waitpid(pid, &status, 0);
 	ok(WIFEXITED(status) && !WEXITSTATUS(status), "a fork child has nobody, and can have");
+	is("sa ea ", "the parent is told of it");
 	pid = (pid_t)syscall(SYS_fork);
 	if (!pid) {
 		int r;
