@@ -358,7 +358,8 @@ static void huge(void)
 static void segments(void)
 {
 	int id = shmget(IPC_PRIVATE, 5 * P - 8, 0600);
-	char *at = shmat(id, NULL, 0), n[100];
+	char *room = mmap(NULL, 16 * P, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *at = shmat(id, room + P, SHM_REMAP), n[100];
 	uintptr_t u = (uintptr_t)at;
 	range whole = {u, u + 5 * P, 0, UNMAP, 0};
 
@@ -370,6 +371,14 @@ static void segments(void)
 	expect(n, SYS_shmdt, (long[6]){(long)at}, 1, &whole);
 	snprintf(n, sizeof(n), "%s: shmdt inside of it", how);
 	expect(n, SYS_shmdt, (long[6]){(long)at + P}, 0, NULL);
+	snprintf(n, sizeof(n), "%s: shmdt before it", how);
+	expect(n, SYS_shmdt, (long[6]){(long)at - P}, 0, NULL);
+	/* A second one right behind it. */
+	if (shmat(id, at + 5 * P, SHM_REMAP) != at + 5 * P)
+		diag("shmat: %s", strerror(errno));
+	snprintf(n, sizeof(n), "%s: shmdt of one of two", how);
+	expect(n, SYS_shmdt, (long[6]){(long)at}, 1, &whole);
+	shmdt(at + 5 * P);
 	snprintf(n, sizeof(n), "%s: shmat over it", how);
 	expect(n, SYS_shmat, (long[6]){id, (long)at, SHM_REMAP}, 1, &whole);
 	snprintf(n, sizeof(n), "%s: shmat over it, rounded down", how);
@@ -388,7 +397,7 @@ static void segments(void)
 	snprintf(n, sizeof(n), "%s: shmdt of a removed segment", how);
 	expect(n, SYS_shmdt, (long[6]){(long)at}, 1, &whole);
 	shmdt(at);
-	munmap(at + 2 * P, P);
+	munmap(room, 16 * P);
 }
 
 /* --- madvise ------------------------------------------------------------------------------------- */
@@ -396,21 +405,26 @@ static void segments(void)
 static void holes(void)
 {
 	int fd = memfd_create("holes", MFD_CLOEXEC);
-	uintptr_t a, b;
+	uintptr_t a, b, none;
 	char n[100];
 
 	if (ftruncate(fd, 8 * P))
 		abort();
 	a = map(fd, 0, 8, MAP_SHARED);
 	b = map(fd, 2, 4, MAP_PRIVATE);
+	none = map(-1, 0, 2, MAP_PRIVATE | MAP_ANONYMOUS);
 	snprintf(n, sizeof(n), "%s: a hole through memory is a hole in each mapping", how);
 	expect(n, SYS_madvise, (long[6]){(long)a + 4 * P, 3 * P, MADV_REMOVE}, 2,
 		(range[]){{a + 4 * P, a + 7 * P, 0, DISCARD, 0}, {b + 2 * P, b + 4 * P, 0, DISCARD, 0}});
+	snprintf(n, sizeof(n), "%s: a hole through memory of no file is one", how);
+	expect(n, SYS_madvise, (long[6]){(long)none, 2 * P, MADV_REMOVE}, 1,
+		(range[]){{none, none + 2 * P, 0, DISCARD, 0}});
 	snprintf(n, sizeof(n), "%s: what is not needed here is not discarded elsewhere", how);
 	expect(n, SYS_madvise, (long[6]){(long)a + 4 * P, 3 * P, MADV_DONTNEED}, 1,
 		(range[]){{a + 4 * P, a + 7 * P, 0, DISCARD, 0}});
 	unmap(a, 8);
 	unmap(b, 4);
+	unmap(none, 2);
 	close(fd);
 }
 

@@ -203,7 +203,7 @@ static void build(void)
 		if (any(10))
 			lay(i, n);
 	}
-	shunt_sys(SYS_brk, heap + HEAP * P);
+	shunt_sys(SYS_brk, heap + HEAP * P - any(P));
 	for (i = 0; i < HEAP; i++)
 		*(volatile uint64_t *)(heap + i * P) = any(~0ul);
 }
@@ -269,7 +269,7 @@ static void make_mremap(void)
 	static const int flags[] = {0, MREMAP_MAYMOVE, MREMAP_MAYMOVE, FIXED, FIXED,
 		MREMAP_MAYMOVE | MREMAP_DONTUNMAP, FIXED | MREMAP_DONTUNMAP, MREMAP_FIXED};
 	int flag = flags[any(8)];
-	size_t old = (1 + any(4)) * P, new = any(3) ? some_length() : old;
+	size_t old = (1 + any(5)) * P, new = any(3) ? any(2) ? any(old) + 1 : some_length() : old;
 
 	if (!any(8))
 		old = 0;
@@ -286,7 +286,8 @@ static void make_shmdt(void)
 
 	if (attachments && any(4)) {
 		at = address(attached[any(attachments)]);
-		if (any(2))
+		t.must = any(2); /* with a hole in it, the range holds that too */
+		if (!t.must)
 			lay((unsigned)((at - arena) / P + any(3)), 1);
 	}
 	call(SYS_shmdt, (long)at, 0, 0, 0, 0, 0);
@@ -461,6 +462,14 @@ static const struct shunt_mmu_range *range_of(unsigned i, unsigned n)
 	return NULL;
 }
 
+/* mremap() moves several mappings at once and leaves alone what their gaps would come over. */
+static bool gap_came(unsigned i)
+{
+	uintptr_t from = (uintptr_t)(t.c.a[0] - t.c.a[4]) + address(i);
+
+	return from >= arena && from < arena + ARENA * P && !before[(from - arena) / P].mapped;
+}
+
 /* Told of, and yet it cannot have been meant. */
 static bool told_wrongly(unsigned i, unsigned n)
 {
@@ -472,7 +481,7 @@ static bool told_wrongly(unsigned i, unsigned n)
 		return n > 1 && (b->inode != inodes[t.file] || b->offset + P <= t.from ||
 		       b->offset >= (t.to == ~0ul ? t.to : (t.to + P - 1) & ~(P - 1)));
 	/* The same page of the same file may have come there, or the one that is all zeroes. */
-	if (t.kind == MREMAP && (b->inode || b->contents == zeroes))
+	if (t.kind == MREMAP && (b->inode || b->contents == zeroes || gap_came(i)))
 		return false;
 	if (t.kind == SHMAT && !((uintptr_t)t.c.a[1] >> 12 << 12 & ((1ul << 21) - 1)))
 		return false; /* the segment might have had huge pages */
