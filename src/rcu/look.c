@@ -164,17 +164,27 @@ static void seek(struct subject *s, uintptr_t w, bool at_start)
  */
 static void word(struct subject *s, uintptr_t w)
 {
-	seek(s, w, false);
+	if (!s->l->inside)
+		seek(s, w, false);
 }
 
-/* Where a context stands, not a mere word. */
-static void place(struct subject *s, uintptr_t pc)
+/* Where a context stands, not a mere word. In system call nr, or -1. */
+static void place_in(struct subject *s, uintptr_t pc, long nr, const uint64_t *arg)
 {
 	if (shunt_tasks_test_off & SHUNT_TASKS_NO_PC)
 		return;
+	if (s->l->inside) {
+		s->t->found |= s->l->inside(pc, nr, arg);
+		return;
+	}
 	seek(s, pc, true);
 	if (in_doorway(pc))
 		s->why = SHUNT_UNSEEN_DOOR;
+}
+
+static void place(struct subject *s, uintptr_t pc)
+{
+	place_in(s, pc, -1, NULL);
 }
 
 /* --- memory --------------------------------------------------------------------------- */
@@ -480,7 +490,7 @@ static bool leaves(const struct syscall_info *c)
 static int look_at_call(struct subject *s, const struct syscall_info *c)
 {
 	s->pc = c->pc;
-	place(s, c->pc);
+	place_in(s, c->pc, c->in_call ? c->nr : -1, c->arg);
 	if (!(shunt_tasks_test_off & SHUNT_TASKS_NO_REGISTERS))
 		for (int i = 0; i < 6; i++)
 			word(s, c->arg[i]);
@@ -570,9 +580,9 @@ static int note(struct shunt_look *l, int tid, bool *fresh)
 	/* A number that was missing from a listing is another thread's now. */
 	if (!t->tid || t->mark + 1 < l->mark) {
 		l->n += !t->tid;
-		*t = (struct shunt_looked){.tid = tid, .why = SHUNT_UNSEEN_NEW,
-			.since = shunt_now_ns()};
-		*fresh = true;
+		*t = (struct shunt_looked){.tid = tid, .since = shunt_now_ns(),
+			.why = l->listed ? SHUNT_SEEN : SHUNT_UNSEEN_NEW};
+		*fresh |= !l->listed;
 	}
 	t->mark = l->mark;
 	return 0;
@@ -634,7 +644,7 @@ static void settle(struct shunt_look *l, struct shunt_looked *t, const struct su
 {
 	t->pc = s->pc;
 	t->why = (uint8_t)s->why;
-	if (!s->why && l->outside && t->found)
+	if (!s->why && (l->outside || l->inside) && t->found)
 		t->why = SHUNT_UNSEEN_ZONE;
 	t->found = 0;
 	if (!t->why)
@@ -785,13 +795,14 @@ static int one_round(struct shunt_look *l, uint64_t deadline)
 {
 	struct tally n = {0};
 	bool fresh = false;
-	int contexts = shunt_roots_look(l), listed, r;
+	int contexts = l->inside ? 0 : shunt_roots_look(l), listed, r;
 
 	if (contexts && contexts != -EAGAIN)
 		return contexts;
 	listed = list(l, &fresh);
 	if (listed && listed != -EAGAIN)
 		return listed;
+	l->listed |= l->inside && !listed;
 	shunt_inquire_reap(is_alive, l);
 	r = look_at_all(l, &n);
 	if (!r && n.running) /* once more, before a signal is sent */
@@ -799,6 +810,8 @@ static int one_round(struct shunt_look *l, uint64_t deadline)
 	if (!r && n.running)
 		r = ask(l, deadline);
 	l->left = n.unseen + (contexts != 0);
+	if (!r && l->listed && !listed && !n.unseen)
+		return 0;
 	return r ? r : n.looked || fresh || listed || contexts ? -EAGAIN : 0;
 }
 
@@ -880,7 +893,7 @@ int shunt_look_context(struct shunt_look *l, uintptr_t sp, uintptr_t hi)
 	r = read_stack(&s, s.stack[0].start, hi);
 	for (unsigned i = 0; i < s.todo && !r; i++)
 		r = look_at_stack(&s, s.sp[i], RED_ZONE);
-	if (t.found && l->outside)
+	if (t.found && (l->outside || l->inside))
 		return -EAGAIN;
 	return r ? r : s.why ? -EAGAIN : 0;
 }

@@ -36,6 +36,14 @@ struct shunt_look {
 	struct shunt_spots *spots; /* sorted */
 	bool outside; /* who is found in a zone is looked at again: zones with open doors */
 	uintptr_t self; /* the caller's stack begins here; 0: it is in no zone */
+	/*
+	 * Instead of zones: whether who stands there is inside, in a system call of that number
+	 * with these arguments, or with nr -1 in none. Return addresses and the like do not count
+	 * then, and who is inside is looked at again. Threads that have come after the begin of the look are
+	 * outside: it is for what cannot be entered any more.
+	 */
+	bool (*inside)(uintptr_t pc, long nr, const uint64_t *arg);
+	bool listed; /* all threads there were, once */
 	bool own;     /* the caller itself is in a zone */
 	uint32_t mark;
 	struct shunt_looked *t; /* a hash by tid */
