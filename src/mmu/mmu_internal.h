@@ -131,6 +131,8 @@ bool shunt_mmu_ask_young(uintptr_t start, uintptr_t end);
 int shunt_mmu_sites_arm(uint32_t *missing, char *why, size_t size);
 /* Puts the bytes back. Threads may still be in what the places led to. */
 void shunt_mmu_sites_disarm(void);
+/* Has their lock taken over fork(): call it before registering the lock that is held around the two. Once. */
+void shunt_mmu_sites_at_fork(void);
 
 /* ---- mmu.S ---- */
 

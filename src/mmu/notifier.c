@@ -141,7 +141,7 @@ __attribute__((constructor)) static void begin(void)
 		shunt_mmu_page = page;
 	}
 	shunt_mmu_page->owner = (int32_t)getpid();
-	shunt_text_at_fork();
+	shunt_mmu_sites_at_fork();
 	pthread_atfork(before_fork, after_fork, in_child);
 }
 
@@ -164,12 +164,14 @@ int shunt_mmu_user_add(uint32_t *missing)
 	int r;
 
 	if (!users) {
+		/* First: who comes through a place is in a section from the first moment on. */
+		__atomic_store_n(&shunt_mmu_page->armed, 1, __ATOMIC_SEQ_CST);
 		r = shunt_mmu_sites_arm(&missing_sources, why, sizeof why);
 		if (r) {
+			__atomic_store_n(&shunt_mmu_page->armed, 0, __ATOMIC_SEQ_CST);
 			shunt_log(SHUNT_LOG_ERROR, "mmu: %s", why);
 			return r;
 		}
-		__atomic_store_n(&shunt_mmu_page->armed, 1, __ATOMIC_SEQ_CST);
 	}
 	users++;
 	*missing = missing_sources;

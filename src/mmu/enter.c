@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * enter.c - what an armed place runs: asks what the call will change, tells of it, makes the call,
+ * tells that it was made.
+ *
+ * General registers only, nothing of libc's, no errno: it runs in libc's place with whatever
+ * locks libc holds, in vfork children, in threads that exit.
+ */
+#include <linux/sched.h>
+#include <sys/syscall.h>
+
+#include "arch/x86_64/text_sys.h"
+#include "mmu/sites.h"
+
+#define RED_ZONE 128
+
+struct shunt_mmu_place shunt_mmu_places[SHUNT_MMU_PLACES];
+uint32_t shunt_mmu_nplaces;
+struct shunt_range shunt_mmu_inner[SHUNT_MMU_INNER];
+uint32_t shunt_mmu_ninner;
+int32_t shunt_mmu_process;
+
+/* --- calling with all registers kept ---------------------------------------------------- */
+
+void shunt_mmu_call_kept(void (*fn)(void *), void *arg, size_t size, uint64_t mask);
+
+/* x87, SSE, AVX, and the three of AVX-512. Not: protection keys, which are no callback's business,
+ * and matrix tiles, which no callback touches unless it asks for them. */
+#define KEPT 0xe7u
+#define LEGACY_AREA 512
+#define HEADER 64
+
+static uint64_t kept_mask;
+static uint32_t kept_size; /* 0: not known yet */
+
+static void cpuid(uint32_t leaf, uint32_t sub, uint32_t r[4])
+{
+	__asm__("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "0"(leaf), "2"(sub));
+}
+
+/* Slow in virtual machines, so once. Several threads find the same. */
+static void find_kept(void)
+{
+	uint32_t r[4], lo, hi, size = LEGACY_AREA + HEADER;
+	uint64_t mask = 0;
+
+	cpuid(1, 0, r);
+	if (r[2] >> 27 & 1) { /* OSXSAVE */
+		__asm__("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+		mask = lo & KEPT;
+	}
+	for (uint32_t i = 2; i < 8; i++) {
+		if (!(mask >> i & 1))
+			continue;
+		cpuid(0xd, i, r);
+		if (r[1] + r[0] > size)
+			size = r[1] + r[0];
+	}
+	__atomic_store_n(&kept_mask, mask, __ATOMIC_RELAXED);
+	__atomic_store_n(&kept_size, size, __ATOMIC_RELEASE);
+}
+
+void shunt_arch_mmu_call(void (*fn)(void *), void *arg)
+{
+	/* Pairs with the release in find_kept(): the mask is there. */
+	if (!__atomic_load_n(&kept_size, __ATOMIC_ACQUIRE))
+		find_kept();
+	shunt_mmu_call_kept(fn, arg, kept_size, kept_mask);
+}
+
+/* --- where the call comes from ------------------------------------------------------------ */
+
+static bool is_inner(uintptr_t pc)
+{
+	uint32_t n = __atomic_load_n(&shunt_mmu_ninner, __ATOMIC_ACQUIRE);
+
+	for (uint32_t i = 0; i < n; i++)
+		if (pc - shunt_mmu_inner[i].start < shunt_mmu_inner[i].end - shunt_mmu_inner[i].start)
+			return true;
+	return false;
+}
+
+/* Has the program called the wrapper, or libc itself? */
+static bool from_inside(const struct shunt_mmu_place *p, const struct shunt_mmu_regs *r)
+{
+	uintptr_t sp = (uintptr_t)(&r->site + 2) + RED_ZONE;
+
+	if (p->inner || p->frame == SHUNT_MMU_NO_FRAME)
+		return true;
+	return is_inner(*(const uintptr_t *)(sp + p->frame));
+}
+
+/* --- kinds of calls ------------------------------------------------------------------------- */
+
+static bool has_kind(const struct shunt_mmu_op *op, uint32_t kind)
+{
+	for (uint32_t i = 0; i < op->n; i++)
+		if (op->range[i].kind == kind)
+			return true;
+	return false;
+}
+
+/* Of a call that makes a copy of the memory: will the child be on another stack? */
+static bool has_own_stack(const struct shunt_mmu_call *c)
+{
+	struct clone_args a = {0};
+	struct {
+		const void *at;
+		size_t n;
+	} to = {&a, sizeof a}, from = {(const void *)c->a[0], (size_t)c->a[1]};
+
+	if (c->nr == SYS_clone)
+		return c->a[1];
+	if (c->nr != SYS_clone3)
+		return false;
+	if (from.n > sizeof a)
+		from.n = sizeof a;
+	shunt_sys(SYS_process_vm_readv, shunt_sys(SYS_gettid), &to, 1, &from, 1, 0);
+	return a.stack;
+}
+
+static long make(const struct shunt_mmu_regs *r)
+{
+	return shunt_sys6((long)r->rax, (long)r->rdi, (long)r->rsi, (long)r->rdx, (long)r->r10,
+		(long)r->r8, (long)r->r9);
+}
+
+static void go_behind(struct shunt_mmu_regs *r, const struct shunt_mmu_place *p, long result)
+{
+	r->rax = (uint64_t)result;
+	r->rcx = p->behind;
+	r->r11 = p->behind;
+}
+
+static bool tell(struct shunt_mmu_regs *r, const struct shunt_mmu_place *p,
+	const struct shunt_mmu_call *c, struct shunt_mmu_op *op)
+{
+	bool fork = has_kind(op, SHUNT_MMU_FORK);
+	bool own_stack = fork && has_own_stack(c);
+	long result;
+
+	/* The mask is inherited by a program that is executed, and by a child that does not come back. */
+	if (own_stack || has_kind(op, SHUNT_MMU_EXEC))
+		op->context |= SHUNT_MMU_NO_HOLD;
+	if (!shunt_mmu_op_begin(op))
+		return false;
+	result = own_stack ? shunt_mmu_clone(r, p->stub + SHUNT_MMU_TAIL) : make(r);
+	if (fork && !result)
+		shunt_mmu_op_forked(op);
+	else
+		shunt_mmu_op_end(op, result);
+	go_behind(r, p, result);
+	return true;
+}
+
+/* A child that shares the memory: its exit and exec leave the memory alone. */
+static bool is_told(const struct shunt_mmu_op *op)
+{
+	return !(op->context & SHUNT_MMU_IN_CHILD) ||
+	       !(has_kind(op, SHUNT_MMU_EXEC) || has_kind(op, SHUNT_MMU_EXIT));
+}
+
+static bool is_child(void)
+{
+	return (int32_t)shunt_sys(SYS_getpid) != __atomic_load_n(&shunt_mmu_process, __ATOMIC_RELAXED);
+}
+
+bool shunt_mmu_enter(struct shunt_mmu_regs *r)
+{
+	const struct shunt_mmu_place *p = &shunt_mmu_places[r->site];
+	struct shunt_mmu_call c = {
+		.nr = p->nr == SHUNT_MMU_ANY ? (int32_t)r->rax : p->nr,
+		.a = {(long)r->rdi, (long)r->rsi, (long)r->rdx, (long)r->r10, (long)r->r8, (long)r->r9},
+	};
+	struct shunt_mmu_op op;
+
+	r->r11 = p->next;
+	if (c.nr == SYS_exit_group) {
+		if (!is_child())
+			shunt_mmu_exiting();
+		return false;
+	}
+	if (!shunt_mmu_interesting(c.nr))
+		return false;
+	op.context = 0;
+	op.n = shunt_mmu_decode(&c, op.range);
+	if (!op.n)
+		return false;
+	if (from_inside(p, r))
+		op.context |= SHUNT_MMU_IN_LIBC;
+	if (is_child())
+		op.context |= SHUNT_MMU_IN_CHILD;
+	return is_told(&op) && tell(r, p, &c, &op);
+}
