@@ -147,6 +147,11 @@ static void test_inside(void)
 	pthread_create(&t, &a, end_at_once, NULL);
 	pthread_join(t, NULL);
 	ok(starts && (flags & SHUNT_MMU_HANDED), "and a thread's stack (%u)", starts);
+	p = malloc(1 << 20);
+	starts = 0;
+	p = realloc(p, 4 << 20);
+	ok(starts && last_kind == SHUNT_MMU_REMAP && (flags & SHUNT_MMU_HANDED), "what realloc() moves, too");
+	free(p);
 	if (!IS_STATIC) {
 		p = map(2 * PAGE);
 		starts = 0;
