@@ -123,9 +123,10 @@ struct shunt_mmu_notifier;
 /* Each may be NULL, but there must be invalidate_range_start or invalidate_page. */
 struct shunt_mmu_notifier_ops {
 	/*
-	 * Nothing will be called any more: all translations must go. Exactly once, whoever comes
+	 * It is over: all translations must go, and none may be made. Exactly once, whoever comes
 	 * first of unregister and exit; at exit before the pages go, other threads still
-	 * running. May run at the same time as other callbacks of the notifier on other threads.
+	 * running. What other threads change meanwhile is told as ever, until unregister returns: so
+	 * other callbacks of the notifier may run at the same time, and after it.
 	 */
 	void (*release)(struct shunt_mmu_notifier *n);
 	/* From here on, until end, no translation of the range may be used or made. */
@@ -170,9 +171,9 @@ SHUNT_API int shunt_mmu_notifier_register(struct shunt_mmu_notifier *n);
 /*
  * Unregisters; release has been called when it returns, no callback of it runs, none will, and the
  * memory is the caller's. Waits for pairs that it was told the start of. Any thread, not from
- * signal handlers. It allocates nothing. From a callback it does not wait for the
- * calls that the callback is part of: the pair that it is called in has no end then, release
- * takes its place.
+ * signal handlers. It allocates nothing. From a callback (or between change_begin and change_end) it
+ * does not wait for ends, only for callbacks of it that other threads are running: pairs that are open
+ * have no end then, release takes its place.
  * 0, or -ENOENT: never registered, unregistered already, or in the parent of a fork.
  */
 SHUNT_API int shunt_mmu_notifier_unregister(struct shunt_mmu_notifier *n);

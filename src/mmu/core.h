@@ -9,10 +9,15 @@
  * - Who registers is put into the list first and then waits for a grace period. A change that did not see it
  *   has ended when register returns; one that begins later sees it. None is told of by half: a change
  *   remembers whom it called start of, and calls end of just those.
- * - Who unregisters is marked dead first and then waits until its `open` is zero. A change
+ * - Who unregisters has `release` called first: until that has dropped its translations it is told of
+ *   changes as ever. Then it is marked dead, and unregister waits until its `open` is zero. A change
  *   raises `open` before it looks at the mark, and lowers it after end. Both are sequentially consistent:
  *   either the change sees the mark and leaves it alone, or unregister sees the count and waits. It waits for
  *   nothing else: not for changes that another notifier sleeps in without this one being part of them.
+ * - Inside of a change (in a callback, mostly) nobody waits for the end of changes: two callbacks, each of
+ *   which unregisters its own notifier, may be in changes that the other one has been told of. There the
+ *   notifier is marked cut, and only callbacks of it that are running are waited for, by
+ *   `running` and `cut` in the way of `open` and `dead`. What has begun has no end for it.
  * - Memory of those who are gone is used again only after a grace period.
  *
  * Locks: `registry`, held while lists are changed, never while anything is waited for or a callback runs (but for
@@ -35,9 +40,11 @@ struct shunt_mmu_member {
 	uint32_t slot;		       /* its bit in shunt_mmu_op.started */
 	uint32_t kinds;
 	bool direct;
-	uint32_t dead;	   /* no new start */
+	uint32_t dead;	   /* futex: release has returned: no new start */
 	uint32_t released; /* who sets it calls release */
 	uint32_t open;	   /* futex: starts without an end, and other callbacks running */
+	uint32_t cut;	   /* no callback any more: unregistered inside of a change */
+	uint32_t running;  /* futex: callbacks, other than release */
 	int32_t process;   /* that it is registered in */
 	uint64_t state;	   /* the grace period after which it is nobody's */
 	struct shunt_mmu_member *gone; /* who went after it; `next` stays for who stands here */
@@ -101,6 +108,7 @@ struct shunt_mmu_frame {
 	struct shunt_mmu_frame *outer;
 	const void *who; /* member or node */
 	bool holds;	 /* raised the member's `open`, or the node's `running`, for itself alone */
+	bool releases;
 };
 
 extern __thread struct shunt_mmu_frame *shunt_mmu_frames;
@@ -118,7 +126,7 @@ void shunt_mmu_tell_end(void *op);
 /* The two for what was handed over, on the library's thread. */
 void shunt_mmu_tell_handed_start(struct shunt_mmu_op *op);
 void shunt_mmu_tell_handed_end(struct shunt_mmu_op *op);
-/* Calls release, if nobody did. */
+/* Calls release, if nobody did, or waits until it has returned; not for a call that this is called from. */
 void shunt_mmu_release(struct shunt_mmu_member *m);
 /* Lowers a member's `open` or a node's `running`; who waits for it is woken. */
 void shunt_mmu_lower(uint32_t *open, const uint32_t *dead);

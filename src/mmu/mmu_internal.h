@@ -99,8 +99,8 @@ struct shunt_mmu_op {
 };
 
 /*
- * false: nobody is registered (or this is a fork child): make the call as ever, no end. true: all who are
- * concerned have had their start; op_end() must follow, with what the kernel returned (-errno),
+ * false: this is a fork child: make the call as ever, no end. true: all who are
+ * concerned (maybe nobody) have had their start; op_end() must follow, with what the kernel returned (-errno),
  * on the same thread. General registers only.
  */
 bool shunt_mmu_op_begin(struct shunt_mmu_op *op);

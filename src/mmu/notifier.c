@@ -337,17 +337,19 @@ SHUNT_API int shunt_mmu_notifier_register(struct shunt_mmu_notifier *n)
 	return r;
 }
 
-/* The pairs that this thread is in the middle of will have no end. */
-static void cut_own(struct shunt_mmu_member *m)
+/*
+ * Inside of a change nobody waits for the ends of others: what is open stays without an end, and only callbacks
+ * that are running are waited for. What was handed over finds it gone: slots are used again, but
+ * by those with numbers beyond the limits of now.
+ */
+static void wait_closed(struct shunt_mmu_member *m)
 {
-	for (struct shunt_mmu_op *op = shunt_mmu_under_way; op; op = op->outer) {
-		uint64_t *word = &op->started[m->slot / 64], bit = 1ull << m->slot % 64;
-
-		if (*word & bit) {
-			*word &= ~bit;
-			shunt_mmu_lower(&m->open, &m->dead);
-		}
+	if (!shunt_mmu_inside() && !shunt_mmu_under_way) {
+		shunt_mmu_wait_open(&m->open, 0);
+		return;
 	}
+	__atomic_store_n(&m->cut, 1, __ATOMIC_SEQ_CST);
+	shunt_mmu_wait_open(&m->running, shunt_mmu_held_by_self(m));
 }
 
 SHUNT_API int shunt_mmu_notifier_unregister(struct shunt_mmu_notifier *n)
@@ -357,16 +359,11 @@ SHUNT_API int shunt_mmu_notifier_unregister(struct shunt_mmu_notifier *n)
 	shunt_mmu_registry_take();
 	m = member_of(n);
 	n->node = NULL;
-	if (m)
-		__atomic_store_n(&m->dead, 1, __ATOMIC_SEQ_CST);
 	shunt_mmu_registry_give();
 	if (!m)
 		return -ENOENT;
-	cut_own(m);
-	shunt_mmu_wait_open(&m->open, shunt_mmu_held_by_self(m));
 	shunt_mmu_release(m);
-	/* If it was exit that called release, that may still run. */
-	shunt_mmu_wait_open(&m->open, shunt_mmu_held_by_self(m));
+	wait_closed(m);
 	shunt_mmu_registry_take();
 	unlink_member(m);
 	shunt_mmu_user_drop();

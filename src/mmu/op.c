@@ -17,11 +17,6 @@ struct shunt_mmu_member *shunt_mmu_members;
 uint64_t shunt_mmu_last;
 uint32_t shunt_mmu_kinds;
 
-static bool armed(void)
-{
-	return __atomic_load_n(&shunt_mmu_page->armed, __ATOMIC_ACQUIRE);
-}
-
 static bool concerns_anybody(const struct shunt_mmu_range *r)
 {
 	return (__atomic_load_n(&shunt_mmu_kinds, __ATOMIC_ACQUIRE) >> r->kind & 1) ||
@@ -30,9 +25,13 @@ static bool concerns_anybody(const struct shunt_mmu_range *r)
 
 bool shunt_mmu_op_begin(struct shunt_mmu_op *op)
 {
-	if (!armed() || (shunt_mmu_forking && op->range[0].kind == SHUNT_MMU_FORK))
+	op->owner = __atomic_load_n(&shunt_mmu_page->owner, __ATOMIC_ACQUIRE);
+	/*
+	 * A section also where nobody is registered: who registers while the change is under way waits for
+	 * it, as it has not been told.
+	 */
+	if (!op->owner || (shunt_mmu_forking && op->range[0].kind == SHUNT_MMU_FORK))
 		return false;
-	op->owner = shunt_mmu_page->owner;
 	op->domain = shunt_mmu_ops;
 	op->section = shunt_srcu_read_lock(op->domain);
 	op->told = false;

@@ -67,6 +67,7 @@ static void enter(struct shunt_mmu_frame *f, const void *who, bool holds)
 	f->outer = shunt_mmu_frames;
 	f->who = who;
 	f->holds = holds;
+	f->releases = false;
 	shunt_mmu_frames = f;
 }
 
@@ -117,24 +118,40 @@ static void make_event(struct shunt_mmu_event *e, const struct shunt_mmu_range *
 
 typedef void call_fn(struct shunt_mmu_notifier *, const struct shunt_mmu_event *);
 
-/* All ranges of a call, one after the other. */
-static void call(struct shunt_mmu_member *m, const struct shunt_mmu_op *op, call_fn *fn, uint32_t flags)
+/* A callback may begin, unless it was unregistered inside of a change. */
+static bool may_begin(struct shunt_mmu_member *m)
 {
-	struct shunt_mmu_frame f;
+	return open_for(&m->running, &m->cut);
+}
 
-	if (!fn)
-		return;
-	enter(&f, m, false);
-	for (uint32_t i = 0; i < op->n; i++) {
+static void ended(struct shunt_mmu_member *m)
+{
+	shunt_mmu_lower(&m->running, &m->cut);
+}
+
+/* All ranges of a call, one after the other, until a callback unregisters it. */
+static void call_ranges(struct shunt_mmu_member *m, const struct shunt_mmu_op *op, call_fn *fn,
+	uint32_t flags)
+{
+	for (uint32_t i = 0; i < op->n && !__atomic_load_n(&m->cut, __ATOMIC_SEQ_CST); i++) {
 		struct shunt_mmu_guarded g = {.range_fn = fn, .notifier = m->user};
 
 		make_event(&g.event, &op->range[i], flags);
 		if (m->kinds >> op->range[i].kind & 1)
 			shunt_mmu_guard(&g);
-		if (!has(op->started, m->slot))
-			break; /* it has unregistered itself */
 	}
+}
+
+static void call(struct shunt_mmu_member *m, const struct shunt_mmu_op *op, call_fn *fn, uint32_t flags)
+{
+	struct shunt_mmu_frame f;
+
+	if (!fn || !may_begin(m))
+		return;
+	enter(&f, m, true);
+	call_ranges(m, op, fn, flags);
 	leave(&f);
+	ended(m);
 }
 
 static bool handed_over(const struct shunt_mmu_op *op, bool direct)
@@ -173,9 +190,6 @@ static void end_members(struct shunt_mmu_op *op)
 		call(m, op, m->ops->invalidate_range_end, op->flags);
 		if (is_child(op))
 			break;
-		/* The callback may have unregistered it: then nobody waits for this any more. */
-		if (!has(op->started, m->slot))
-			continue;
 		op->started[m->slot / 64] &= ~(1ull << m->slot % 64);
 		shunt_mmu_lower(&m->open, &m->dead);
 	}
@@ -343,18 +357,45 @@ void shunt_mmu_tell_handed_end(struct shunt_mmu_op *op)
 
 /* --- what is not a range of a call ----------------------------------------------------- */
 
-void shunt_mmu_release(struct shunt_mmu_member *m)
+static bool releasing(const struct shunt_mmu_member *m)
+{
+	for (struct shunt_mmu_frame *f = shunt_mmu_frames; f; f = f->outer)
+		if (f->who == m && f->releases)
+			return true;
+	return false;
+}
+
+static void mark_dead(struct shunt_mmu_member *m)
+{
+	__atomic_store_n(&m->dead, 1, __ATOMIC_SEQ_CST);
+	shunt_sys(SYS_futex, &m->dead, FUTEX_WAKE_PRIVATE, INT32_MAX);
+}
+
+static void call_release(struct shunt_mmu_member *m)
 {
 	struct shunt_mmu_guarded g = {.release_fn = m->ops->release, .notifier = m->user};
 	struct shunt_mmu_frame f;
 
-	if (__atomic_exchange_n(&m->released, 1, __ATOMIC_SEQ_CST) || !g.release_fn)
+	if (!g.release_fn)
 		return;
-	enter(&f, m, true);
-	__atomic_add_fetch(&m->open, 1, __ATOMIC_SEQ_CST);
+	enter(&f, m, false);
+	f.releases = true;
 	shunt_mmu_guard(&g);
 	leave(&f);
-	shunt_mmu_lower(&m->open, &m->dead);
+}
+
+/* Marked dead behind it: until it has dropped its translations it must be told what becomes of them. */
+void shunt_mmu_release(struct shunt_mmu_member *m)
+{
+	if (!__atomic_exchange_n(&m->released, 1, __ATOMIC_SEQ_CST)) {
+		call_release(m);
+		mark_dead(m);
+	} else if (releasing(m)) {
+		mark_dead(m);
+	} else {
+		while (!__atomic_load_n(&m->dead, __ATOMIC_SEQ_CST))
+			shunt_sys(SYS_futex, &m->dead, FUTEX_WAIT_PRIVATE, 0, NULL);
+	}
 }
 
 static void exit_interval(struct shunt_mmu_node *n)
@@ -377,7 +418,6 @@ static void exiting(void *unused)
 
 	(void)unused;
 	for (struct shunt_mmu_member *m = first_member(); m; m = next_member(m)) {
-		__atomic_store_n(&m->dead, 1, __ATOMIC_SEQ_CST);
 		shunt_mmu_release(m);
 	}
 	while ((n = shunt_mmu_tree_next(0, UINTPTR_MAX, start, number))) {
@@ -418,6 +458,10 @@ static void page_changed(struct shunt_mmu_member *m, const struct shunt_mmu_even
 
 	if (!(m->kinds >> e->kind & 1) || being_called(m) || !open_for(&m->open, &m->dead))
 		return;
+	if (!may_begin(m)) {
+		shunt_mmu_lower(&m->open, &m->dead);
+		return;
+	}
 	enter(&f, m, true);
 	if (m->ops->invalidate_page) {
 		g.page_fn = m->ops->invalidate_page;
@@ -426,10 +470,11 @@ static void page_changed(struct shunt_mmu_member *m, const struct shunt_mmu_even
 		g.range_fn = m->ops->invalidate_range_start;
 		shunt_mmu_guard(&g);
 		g.range_fn = m->ops->invalidate_range_end;
-		if (g.range_fn && !__atomic_load_n(&m->dead, __ATOMIC_SEQ_CST))
+		if (g.range_fn && !__atomic_load_n(&m->cut, __ATOMIC_SEQ_CST))
 			shunt_mmu_guard(&g);
 	}
 	leave(&f);
+	ended(m);
 	shunt_mmu_lower(&m->open, &m->dead);
 }
 
@@ -487,10 +532,13 @@ static void ask_young(void *arg)
 
 		if (!g.young_fn || being_called(m) || !open_for(&m->open, &m->dead))
 			continue;
-		enter(&f, m, true);
-		shunt_mmu_guard(&g);
-		leave(&f);
-		y->yes |= g.young != 0;
+		if (may_begin(m)) {
+			enter(&f, m, true);
+			shunt_mmu_guard(&g);
+			leave(&f);
+			ended(m);
+			y->yes |= g.young != 0;
+		}
 		shunt_mmu_lower(&m->open, &m->dead);
 	}
 }
