@@ -500,7 +500,7 @@ int main(int argc, char **argv)
 	if (r)
 		return r;
 	/* Far from where the kernel puts mappings by itself: what is unmapped there stays so. */
-	a = mmap((void *)0x100000000000, (size_t)BANKS * PAGE, PROT_NONE,
+	a = mmap((void *)0x200000000000, (size_t)BANKS * PAGE, PROT_NONE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	check(a != MAP_FAILED, "mmap");
 	if (!only_with) {

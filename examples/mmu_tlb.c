@@ -553,7 +553,7 @@ int main(int argc, char **argv)
 	check(memfd >= 0 && !ftruncate(memfd, (off_t)FRAMES * PAGE), "memfd");
 	frames = mmap(NULL, (size_t)FRAMES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
 	/* Far from where the kernel puts mappings by itself: what is unmapped there stays so. */
-	base = mmap((void *)0x100000000000, (size_t)PAGES * PAGE, PROT_NONE,
+	base = mmap((void *)0x200000000000, (size_t)PAGES * PAGE, PROT_NONE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	check(frames != MAP_FAILED && base != MAP_FAILED, "mmap");
 	if (!only_with)

@@ -35,7 +35,7 @@ void map_and_unmap(void)
 void prepare_work(void)
 {
 	mallopt(M_MMAP_THRESHOLD, 128 << 10); /* and it stays that: 1 MiB is always mapped */
-	hole = mmap((void *)0x100000000000, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	hole = mmap((void *)0x200000000000, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (hole == MAP_FAILED)
 		abort();
 	munmap(hole, PAGE); /* far from where anything else is put */
