@@ -43,7 +43,7 @@
 #define THREADS 2
 #define EACH	4 /* banks of a thread */
 #define BANKS	(THREADS * EACH)
-#define ROUNDS	500
+#define ROUNDS	300
 #define SKIP	77
 
 /* The guest's memory: its code and what it shares with the program at 0, the banks at 64 KiB. */
@@ -249,6 +249,7 @@ static void end(struct shunt_mmu_notifier *n, const struct shunt_mmu_event *e)
 	if (!concerned(e))
 		return;
 	pthread_mutex_lock(&mmu.lock);
+	check(mmu.active, "an end without a start");
 	if (!--mmu.active)
 		pthread_cond_broadcast(&mmu.idle);
 	pthread_mutex_unlock(&mmu.lock);

@@ -46,7 +46,7 @@
 #define EACH	8 /* pages of a thread */
 #define PAGES	(THREADS * EACH)
 #define FRAMES	(2 * PAGES)
-#define ROUNDS	2000
+#define ROUNDS	1200
 
 /* What a page is to hold, as the engine is to find it: a version, or one of these. */
 #define NOTHING	 0xffffffffu
@@ -65,6 +65,14 @@ static _Atomic uint32_t expected[PAGES];
 static atomic_ulong passes, looks, stale, stray, faults, waited;
 static atomic_bool stop;
 static bool with, by_interval;
+
+static void check(bool ok, const char *what)
+{
+	if (ok)
+		return;
+	fprintf(stderr, "mmu_tlb: %s: %s\n", what, strerror(errno));
+	exit(2);
+}
 
 static struct frame *frame_at(uint32_t n)
 {
@@ -230,8 +238,10 @@ static void end(struct shunt_mmu_notifier *n, const struct shunt_mmu_event *e)
 	if (!concerned(e, &from, &to))
 		return;
 	pthread_mutex_lock(&lock);
-	for (unsigned i = from; i < to; i++)
+	for (unsigned i = from; i < to; i++) {
+		check(active[i], "an end without a start");
 		active[i]--;
+	}
 	pthread_cond_broadcast(&idle);
 	pthread_mutex_unlock(&lock);
 }
@@ -303,14 +313,6 @@ struct owner {
 	uint32_t version;
 	unsigned seed;
 };
-
-static void check(bool ok, const char *what)
-{
-	if (ok)
-		return;
-	fprintf(stderr, "mmu_tlb: %s: %s\n", what, strerror(errno));
-	exit(2);
-}
 
 static char *address(const struct owner *o, unsigned i)
 {
