@@ -68,6 +68,12 @@ static void fail(const char *what)
 	failures++;
 }
 
+__attribute__((noreturn)) static void give_up(const char *what)
+{
+	fail(what);
+	exit(1);
+}
+
 static void *must(void *p)
 {
 	if (p == MAP_FAILED) {
@@ -375,7 +381,7 @@ static void stay_in_access(struct share_view *v, const struct exporter *e, const
 	void *p;
 
 	if (share_begin(v, &p))
-		return fail("no access to begin with");
+		give_up("no access to begin with");
 	s = p;
 	tell(e, (unsigned)(op - ops));
 	while (told && !op->harmless && !share_asked(v))
@@ -459,7 +465,7 @@ static void killed_idle(void)
 	char c;
 
 	if (share_attach(&v, board->name, 0, WINDOW, true))
-		return fail("cannot attach");
+		give_up("cannot attach");
 	tell(&e, FORK_STAYS);
 	if (read(e.done, &c, 1) != 1 || share_read(v, PAGE, &found, sizeof(found)))
 		fail("a fork of the exporter ends the view");
@@ -486,7 +492,7 @@ static void killed_waiting(void)
 	void *p;
 
 	if (share_attach(&v, board->name, 0, WINDOW, true) || share_begin(v, &p))
-		return fail("cannot attach");
+		give_up("cannot attach");
 	s = p;
 	tell(&e, 0);
 	while (!share_asked(v))
@@ -557,7 +563,7 @@ static void wrong_use(void)
 	    share_attach(&v, "share-nobody", 0, PAGE, false) != -ECONNREFUSED)
 		fail("attached to what there is not");
 	if (share_attach(&v, board->name, 0, PAGE, false))
-		return fail("cannot attach");
+		give_up("cannot attach");
 	if (share_read(v, PAGE - 1, &word, 8) != -EINVAL || share_write(v, 0, &word, 8) != -EACCES)
 		fail("read beyond the end, or wrote to what is read only");
 	pid = fork();
