@@ -760,7 +760,7 @@ static void *keeps_changing(void *arg)
 static void *comes_and_goes(void *arg)
 {
 	(void)arg;
-	for (int i = 0; i < 150; i++) {
+	for (int i = 0; i < 60; i++) {
 		struct counter *c = calloc(1, sizeof *c);
 
 		c->n = (struct shunt_mmu_notifier){.ops = &counter_ops, .flags = SHUNT_MMU_PARTIAL};
