@@ -6,6 +6,7 @@
 #include <setjmp.h>
 
 #include "guarantee.h"
+#include "mmu/mmu_internal.h"
 
 /* --- bad input ----------------------------------------------------------------------- */
 
@@ -167,6 +168,57 @@ static void failed_calls(void)
 		"and says where it went");
 	shunt_mmu_notifier_unregister(&c.n);
 	ok(c.releases == 1, "release, once");
+}
+
+static atomic_int releasing, may_release;
+
+static void sits_in_release(struct counter *c)
+{
+	(void)c;
+	reach(&releasing, 1);
+	await(&may_release, 1);
+}
+
+static int exits(void *arg)
+{
+	(void)arg;
+	shunt_mmu_exiting();
+	return 0;
+}
+
+/* The process is at its end and calls release when somebody unregisters. Exits with what went wrong. */
+static int exit_and_unregister(void)
+{
+	COUNTER(c);
+	struct caller e, u;
+	int bad;
+
+	c.in_release = sits_in_release;
+	enter(&c);
+	caller_start(&e, exits, NULL);
+	await(&releasing, 1);
+	caller_start(&u, unregisters, &c.n);
+	bad = !caller_waits(&u);
+	reach(&may_release, 1);
+	bad |= (caller_end(&u) != 0) << 1;
+	caller_end(&e);
+	bad |= (c.releases != 1) << 2;
+	shunt_mmu_exiting();
+	bad |= (c.releases != 1) << 3;
+	return bad;
+}
+
+static void released_once(void)
+{
+	int bad;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (!pid)
+		syscall(SYS_exit_group, exit_and_unregister());
+	bad = exit_of(pid);
+	ok(!bad, "exit and unregister: one release, and unregister waits for it (%#x)", (unsigned)bad);
 }
 
 /* --- who waits for whom ------------------------------------------------------------------- */
@@ -812,6 +864,7 @@ int main(void)
 	kinds();
 	too_many();
 	failed_calls();
+	released_once();
 	unregister_waits();
 	unregister_waits_for_end();
 	remove_waits();
