@@ -208,7 +208,27 @@ static int exit_and_unregister(void)
 	return bad;
 }
 
-static void released_once(void)
+/* The other one was the first. */
+static int unregister_and_exit(void)
+{
+	COUNTER(c);
+	struct caller e, u;
+	int bad;
+
+	c.in_release = sits_in_release;
+	enter(&c);
+	caller_start(&u, unregisters, &c.n);
+	await(&releasing, 1);
+	caller_start(&e, exits, NULL);
+	bad = !caller_waits(&e);
+	reach(&may_release, 1);
+	caller_end(&e);
+	bad |= (caller_end(&u) != 0) << 1;
+	bad |= (c.releases != 1) << 2;
+	return bad;
+}
+
+static void released_once(int (*fn)(void), const char *name)
 {
 	int bad;
 	pid_t pid;
@@ -216,9 +236,9 @@ static void released_once(void)
 	fflush(stdout);
 	pid = fork();
 	if (!pid)
-		syscall(SYS_exit_group, exit_and_unregister());
+		syscall(SYS_exit_group, fn());
 	bad = exit_of(pid);
-	ok(!bad, "exit and unregister: one release, and unregister waits for it (%#x)", (unsigned)bad);
+	ok(!bad, "%s: one release, and the second waits for it (%#x)", name, (unsigned)bad);
 }
 
 /* --- who waits for whom ------------------------------------------------------------------- */
@@ -864,7 +884,8 @@ int main(void)
 	kinds();
 	too_many();
 	failed_calls();
-	released_once();
+	released_once(exit_and_unregister, "exit, then unregister");
+	released_once(unregister_and_exit, "unregister, then exit");
 	unregister_waits();
 	unregister_waits_for_end();
 	remove_waits();
