@@ -426,27 +426,27 @@ static void program_munmap(void)
 	munmap(map(1), PAGE);
 }
 
-static void *blocks[4000];
+static void *blocks[400];
 
 static void fill_heap(void)
 {
-	for (int i = 0; i < 4000; i++)
+	for (int i = 0; i < 400; i++)
 		blocks[i] = malloc(2000);
 }
 
 static void heap_trim(void)
 {
 	fill_heap();
-	for (int i = 0; i < 3999; i++)
+	for (int i = 0; i < 399; i++)
 		free(blocks[i]);
 	malloc_trim(0);
-	free(blocks[3999]);
+	free(blocks[399]);
 }
 
 static void heap_shrinks(void)
 {
 	fill_heap();
-	for (int i = 3999; i >= 0; i--)
+	for (int i = 399; i >= 0; i--)
 		free(blocks[i]);
 }
 
@@ -468,11 +468,11 @@ static void big_realloc(void)
 
 static void *trims_own(void *arg)
 {
-	void *p[300];
+	void *p[60];
 
-	for (int i = 0; i < 300; i++)
+	for (int i = 0; i < 60; i++)
 		p[i] = malloc(4000);
-	for (int i = 0; i < 300; i++)
+	for (int i = 0; i < 60; i++)
 		free(p[i]);
 	malloc_trim(0);
 	return arg;
@@ -537,6 +537,8 @@ static void needy_callbacks(void)
 		{"dlclose", library_goes}, {"posix_spawn", spawns}, {"fork", forks}};
 	struct counter *c = calloc(1, sizeof *c);
 
+	/* Few trims: each may wait its 10 ms for a callback that needs the lock of the heap. */
+	mallopt(M_TOP_PAD, 0);
 	mallopt(M_TRIM_THRESHOLD, 64 << 10);
 	c->n = (struct shunt_mmu_notifier){.ops = &counter_ops, .flags = SHUNT_MMU_PARTIAL};
 	c->in_start = works;

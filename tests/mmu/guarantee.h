@@ -64,6 +64,7 @@ static inline pid_t self(void)
 
 struct counter {
 	struct shunt_mmu_notifier n;
+	uintptr_t from, to;		     /* counts what begins there; 0, 0: everything */
 	atomic_int starts, ends, releases, pages;
 	atomic_int flags;		     /* of all its events */
 	atomic_int stay;		     /* 1: whoever comes to start stays there until it is 0 */
@@ -74,10 +75,17 @@ struct counter {
 	struct shunt_mmu_event last;
 };
 
+static inline bool counts(const struct counter *c, const struct shunt_mmu_event *e)
+{
+	return !c->to || (e->start >= c->from && e->start < c->to);
+}
+
 static inline void counter_start(struct shunt_mmu_notifier *n, const struct shunt_mmu_event *e)
 {
 	struct counter *c = (struct counter *)n;
 
+	if (!counts(c, e))
+		return;
 	c->last = *e;
 	atomic_fetch_or(&c->flags, (int)e->flags);
 	c->starts++;
@@ -93,6 +101,8 @@ static inline void counter_end(struct shunt_mmu_notifier *n, const struct shunt_
 {
 	struct counter *c = (struct counter *)n;
 
+	if (!counts(c, e))
+		return;
 	c->last = *e;
 	atomic_fetch_or(&c->flags, (int)e->flags);
 	c->ends++;
@@ -133,7 +143,11 @@ static inline void enter(struct counter *c)
 
 /* --- changes --------------------------------------------------------------------------- */
 
+/* Nobody's addresses: what is announced there is announced by hand. */
 #define SOMEWHERE 0x10000000ul
+#define BY_HAND(name) \
+	struct counter name = {.n = {.ops = &counter_ops, .flags = SHUNT_MMU_PARTIAL}, \
+		.from = SOMEWHERE, .to = 8 * SOMEWHERE}
 
 static inline void change_of(enum shunt_mmu_kind kind, uintptr_t at)
 {

@@ -52,7 +52,7 @@ static void wrong_notifiers(void)
 static void wrong_changes(void)
 {
 	struct shunt_mmu_change c;
-	COUNTER(n);
+	BY_HAND(n);
 
 	enter(&n);
 	ok(shunt_mmu_change_begin(&c, SHUNT_MMU_UNMAP, PAGE, PAGE, 0) == -EINVAL &&
@@ -108,7 +108,7 @@ static void wrong_intervals(void)
 
 static void kinds(void)
 {
-	COUNTER(c);
+	BY_HAND(c);
 	INTERVAL(i);
 
 	c.n.kinds = 1u << SHUNT_MMU_PROTECT | 1u << SHUNT_MMU_FORK;
@@ -131,6 +131,8 @@ static void too_many(void)
 
 	for (i = 0; i < 257 && !err; i++) {
 		all[i].n = (struct shunt_mmu_notifier){.ops = &counter_ops, .flags = SHUNT_MMU_PARTIAL};
+		all[i].from = SOMEWHERE;
+		all[i].to = 2 * SOMEWHERE;
 		err = shunt_mmu_notifier_register(&all[i].n);
 	}
 	ok(i == 257 && err == -ENOSPC && !all[256].n.node, "the 257th: ENOSPC");
@@ -155,7 +157,7 @@ static void too_many(void)
 static void failed_calls(void)
 {
 	struct shunt_mmu_change ch;
-	COUNTER(c);
+	BY_HAND(c);
 
 	enter(&c);
 	must(shunt_mmu_change_begin(&ch, SHUNT_MMU_REMAP, SOMEWHERE, SOMEWHERE + PAGE, 0), "begin");
@@ -189,7 +191,7 @@ static int exits(void *arg)
 /* The process is at its end and calls release when somebody unregisters. Exits with what went wrong. */
 static int exit_and_unregister(void)
 {
-	COUNTER(c);
+	BY_HAND(c);
 	struct caller e, u;
 	int bad;
 
@@ -211,7 +213,7 @@ static int exit_and_unregister(void)
 /* The other one was the first. */
 static int unregister_and_exit(void)
 {
-	COUNTER(c);
+	BY_HAND(c);
 	struct caller e, u;
 	int bad;
 
@@ -245,7 +247,7 @@ static void released_once(int (*fn)(void), const char *name)
 
 static void unregister_waits(void)
 {
-	COUNTER(c);
+	BY_HAND(c);
 	struct changer ch;
 	struct caller u;
 
@@ -267,7 +269,7 @@ static void unregister_waits(void)
 /* Between start and end, nobody in a callback: the pair is open all the same. */
 static void unregister_waits_for_end(void)
 {
-	COUNTER(c);
+	BY_HAND(c);
 	struct shunt_mmu_change ch;
 	struct caller u;
 
@@ -316,7 +318,7 @@ static void slow_one(void)
 	INTERVAL(other);
 	INTERVAL(third);
 	struct changer ch;
-	COUNTER(c);
+	BY_HAND(c);
 	uint64_t seq;
 
 	hits = sitting = may_go = 0;
@@ -345,8 +347,8 @@ static void slow_one(void)
 /* It was begun before: neither half, and no return until it has ended. */
 static void register_in_the_middle(void)
 {
-	COUNTER(first);
-	COUNTER(late);
+	BY_HAND(first);
+	BY_HAND(late);
 	struct shunt_mmu_change ch;
 	struct changer beside;
 	struct caller r;
@@ -378,7 +380,7 @@ static int reads_begin(void *i)
 
 static void insert_in_the_middle(void)
 {
-	COUNTER(c);
+	BY_HAND(c);
 	INTERVAL(i);
 	struct shunt_mmu_change ch;
 	struct caller r;
@@ -414,7 +416,7 @@ static void unregisters_victim(struct counter *c)
 
 static void from_own(bool in_end)
 {
-	COUNTER(c);
+	BY_HAND(c);
 
 	*(in_end ? &c.in_end : &c.in_start) = unregisters_victim;
 	victim = &c;
@@ -430,8 +432,8 @@ static void from_own(bool in_end)
 /* The one who goes comes before or after the one who makes it go. */
 static void from_anothers(bool after)
 {
-	COUNTER(a);
-	COUNTER(b);
+	BY_HAND(a);
+	BY_HAND(b);
 	struct counter *who = after ? &a : &b, *goes = after ? &b : &a;
 
 	who->in_start = unregisters_victim;
@@ -450,7 +452,7 @@ static void from_anothers(bool after)
 
 static void registers_one(struct counter *c)
 {
-	COUNTER(other);
+	BY_HAND(other);
 
 	(void)c;
 	said = shunt_mmu_notifier_register(&other.n);
@@ -458,7 +460,7 @@ static void registers_one(struct counter *c)
 
 static void register_from(void)
 {
-	COUNTER(c);
+	BY_HAND(c);
 
 	c.in_start = registers_one;
 	said = 0;
@@ -516,8 +518,8 @@ static void changes_too(struct counter *c)
 
 static void nested(void)
 {
-	COUNTER(a);
-	COUNTER(b);
+	BY_HAND(a);
+	BY_HAND(b);
 
 	a.in_start = b.in_start = changes_too;
 	enter(&a);
@@ -550,7 +552,7 @@ static void raises(struct counter *c)
 
 static void signals(void)
 {
-	COUNTER(c);
+	BY_HAND(c);
 
 	watched = &c;
 	c.in_start = raises;
@@ -571,7 +573,7 @@ static void sets_errno(struct counter *c)
 
 static void errno_stays(void)
 {
-	COUNTER(c);
+	BY_HAND(c);
 
 	c.in_start = c.in_end = sets_errno;
 	enter(&c);
@@ -611,8 +613,8 @@ void *realloc(void *p, size_t n)
 
 static void allocates_nothing(void)
 {
-	COUNTER(a);
-	COUNTER(b);
+	BY_HAND(a);
+	BY_HAND(b);
 	INTERVAL(i);
 	void *volatile p;
 	int err;
@@ -659,7 +661,7 @@ static void ends_thread(struct counter *c)
 
 static void jumped(bool from_end)
 {
-	COUNTER(c);
+	BY_HAND(c);
 
 	*(from_end ? &c.in_end : &c.in_start) = jumps;
 	enter(&c);
@@ -680,7 +682,7 @@ static void jumped_end(void)
 
 static void thread_ended(void)
 {
-	COUNTER(c);
+	BY_HAND(c);
 
 	c.in_start = ends_thread;
 	enter(&c);
@@ -731,7 +733,7 @@ static pid_t forks(bool raw)
 
 static void fork_child(bool raw)
 {
-	COUNTER(c);
+	BY_HAND(c);
 	INTERVAL(i);
 	pid_t pid;
 	int bad;
@@ -766,7 +768,7 @@ static void forks_in_callback(struct counter *c)
 
 static void fork_in_a_callback(void)
 {
-	COUNTER(c);
+	BY_HAND(c);
 	pid_t parent = getpid();
 
 	c.n.kinds = 1u << SHUNT_MMU_UNMAP;
@@ -786,8 +788,8 @@ static void fork_in_a_callback(void)
 /* Another thread sits in a callback and is not here: register in the child waits for nobody. */
 static void fork_beside_a_callback(bool raw)
 {
-	COUNTER(c);
-	COUNTER(d);
+	BY_HAND(c);
+	BY_HAND(d);
 	struct changer ch;
 	pid_t pid;
 	int bad;
@@ -836,6 +838,8 @@ static void *comes_and_goes(void *arg)
 		struct counter *c = calloc(1, sizeof *c);
 
 		c->n = (struct shunt_mmu_notifier){.ops = &counter_ops, .flags = SHUNT_MMU_PARTIAL};
+		c->from = SOMEWHERE;
+		c->to = 8 * SOMEWHERE;
 		enter(c);
 		for (int j = i % 7; j; j--)
 			sched_yield();
@@ -855,7 +859,7 @@ static void *comes_and_goes(void *arg)
 static void all_at_once(void)
 {
 	pthread_t t[5];
-	COUNTER(stays);
+	BY_HAND(stays);
 
 	enter(&stays);
 	for (uintptr_t i = 0; i < 3; i++)
