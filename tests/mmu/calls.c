@@ -468,11 +468,11 @@ static void big_realloc(void)
 
 static void *trims_own(void *arg)
 {
-	void *p[60];
+	void *p[20];
 
-	for (int i = 0; i < 60; i++)
+	for (int i = 0; i < 20; i++)
 		p[i] = malloc(4000);
-	for (int i = 0; i < 60; i++)
+	for (int i = 0; i < 20; i++)
 		free(p[i]);
 	malloc_trim(0);
 	return arg;
