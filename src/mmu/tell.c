@@ -261,7 +261,7 @@ static void look_abandoned(const struct shunt_mmu_op *op)
 {
 	const struct shunt_mmu_op *o = shunt_mmu_under_way;
 
-	if (o && !(o->flags & SHUNT_MMU_HANDED) && o < op && (uintptr_t)op - (uintptr_t)o < 1u << 20 && !shunt_on_altstack((uintptr_t)op))
+	if (o && !(o->flags & SHUNT_MMU_HANDED) && o <= op && (uintptr_t)op - (uintptr_t)o < 1u << 20 && !shunt_on_altstack((uintptr_t)op))
 		shunt_mmu_guard_broken("longjmp");
 }
 
