@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -265,6 +266,7 @@ static inline int child_says(void (*fn)(void), int fd, char *said, size_t room)
 		return -1;
 	pid = fork();
 	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* of a test that hangs nothing is to stay */
 		dup2(p[1], fd);
 		close(p[0]);
 		close(p[1]);
