@@ -23,13 +23,12 @@
 
 #include "base/log.h"
 #include "mmu/coverage.h"
+#include "mmu/watch.h"
 #include "object/object.h"
 
 #define BIT(source) (1u << SHUNT_MMU_SRC_##source)
 /* In a static program sizes are not known. */
 #define STATIC_SIZE 256
-
-bool shunt_mmu_watched(void) __attribute__((weak));
 
 /* --- libc's functions --------------------------------------------------------------------- */
 
@@ -299,7 +298,7 @@ static void count_raw(const struct shunt_object *o, uintptr_t lo, uintptr_t hi, 
 static void say(struct shunt_mmu_coverage *c, enum shunt_mmu_source s, bool before, bool watchable,
 	const char *fmt, const char *what)
 {
-	bool late = watchable && shunt_mmu_watched && shunt_mmu_watched();
+	bool late = watchable && shunt_mmu_watched();
 
 	c->source[s].when = before ? SHUNT_MMU_SEEN_BEFORE : late ? SHUNT_MMU_SEEN_LATE : SHUNT_MMU_UNSEEN;
 	if (!before) {

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/worker.h"
 #include "mmu/core.h"
+#include "mmu/watch.h"
 
 #define CHUNK	(64u << 10)
 #define WAIT_NS 10000000u
@@ -216,4 +217,5 @@ SHUNT_API void shunt_mmu_sync(void)
 		return;
 	while ((int32_t)((now = __atomic_load_n(&done, __ATOMIC_SEQ_CST)) - want) < 0)
 		shunt_sys(SYS_futex, &done, FUTEX_WAIT_PRIVATE, now, NULL);
+	shunt_mmu_watch_sync();
 }

@@ -89,6 +89,7 @@ struct shunt_mmu_op {
 	struct shunt_srcu *domain;
 	int section;
 	int32_t owner;		     /* the process in which it began */
+	int32_t watch;		     /* watch.h: its slot */
 	bool told;		     /* somebody is concerned */
 	bool counted;		     /* raised the count of active changes */
 	uint32_t flags;		     /* of its events */

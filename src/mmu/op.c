@@ -7,6 +7,7 @@
  * tell.c is called with the vector registers saved.
  */
 #include "mmu/core.h"
+#include "mmu/watch.h"
 
 static struct shunt_mmu_page nobody;
 static struct shunt_srcu first_domain;
@@ -39,6 +40,7 @@ bool shunt_mmu_op_begin(struct shunt_mmu_op *op)
 		op->told = concerns_anybody(&op->range[i]);
 	if (op->told)
 		shunt_arch_mmu_call(shunt_mmu_tell_start, op);
+	op->watch = shunt_mmu_watch_begin(op);
 	return true;
 }
 
@@ -56,6 +58,7 @@ static void note_result(struct shunt_mmu_op *op, long result)
 
 void shunt_mmu_op_end(struct shunt_mmu_op *op, long result)
 {
+	shunt_mmu_watch_end(op->watch);
 	if (op->told) {
 		note_result(op, result);
 		shunt_arch_mmu_call(shunt_mmu_tell_end, op);
