@@ -254,14 +254,14 @@ static bool start_intervals(struct shunt_mmu_op *op, bool handed)
 /* --- a change ----------------------------------------------------------------------- */
 
 /*
- * A callback that was left by a jump leaves its op behind, below where we are now. An op of the same
- * stack that is really under way is above.
+ * A callback that was left by a jump leaves its frame behind, below where we are now. One that really runs, and
+ * made this change, is above.
  */
-static void look_abandoned(const struct shunt_mmu_op *op)
+static void look_abandoned(void)
 {
-	const struct shunt_mmu_op *o = shunt_mmu_under_way;
+	uintptr_t frame = (uintptr_t)shunt_mmu_frames, here = (uintptr_t)__builtin_frame_address(0);
 
-	if (o && !(o->flags & SHUNT_MMU_HANDED) && o <= op && (uintptr_t)op - (uintptr_t)o < 1u << 20 && !shunt_on_altstack((uintptr_t)op))
+	if (frame && frame < here && here - frame < 1u << 20 && !shunt_on_altstack(here))
 		shunt_mmu_guard_broken("longjmp");
 }
 
@@ -278,7 +278,7 @@ static uint32_t flags_of(const struct shunt_mmu_op *op)
 
 static void push(struct shunt_mmu_op *op)
 {
-	look_abandoned(op);
+	look_abandoned();
 	op->outer = shunt_mmu_under_way;
 	shunt_mmu_under_way = op;
 }
