@@ -27,7 +27,7 @@ void shunt_mmu_sites_done(void);
 /* With that lock: is it armed, or could it be? */
 bool shunt_mmu_place_works(const struct shunt_mmu_place *p);
 
-/* Calls fn for each piece of code that is loaded, libc and the loader left out. */
+/* Calls fn for each piece of code that is loaded, libc, the loader and libshunt left out. */
 struct shunt_object;
 void shunt_mmu_each_text(void (*fn)(const struct shunt_object *o, uintptr_t lo, uintptr_t hi, void *arg),
 	void *arg);

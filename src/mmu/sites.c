@@ -443,6 +443,7 @@ bool shunt_mmu_place_works(const struct shunt_mmu_place *p)
 	return p->armed || p->free;
 }
 
+/* All code but libc's, the loader's and the library's own. */
 struct visit {
 	text_fn fn;
 	void *arg;
@@ -455,7 +456,8 @@ static int visit_all(void *arg)
 	int r = shunt_maps_open(&maps);
 
 	for (struct shunt_object *o = r ? NULL : shunt_objects_first(); o; o = o->next)
-		if (!o->of && !o->gone && (libc.is_static || (!is_loader(o) && !is_libc(o))))
+		if (!o->of && !o->gone &&
+			(libc.is_static || !(is_loader(o) || is_libc(o) || begins(base_name(o), "libshunt"))))
 			each_text(o, &maps, v->fn, v->arg);
 	if (!r)
 		shunt_maps_close(&maps);

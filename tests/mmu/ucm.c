@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ucm.c before|after - UCX's memory hooks, which write over the first 13 bytes of libc's functions, are put on
+ * before or after ours: each works, and where we cannot, we say so.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <shunt/mmu.h>
+
+#include "tap.h"
+
+#define PAGE 4096ul
+/* <ucm/api/ucm.h>: what is unmapped, and all calls by name */
+#define UCM_EVENTS (1 << 17 | 0xf)
+
+static volatile unsigned starts, theirs;
+
+static void start(struct shunt_mmu_notifier *n, const struct shunt_mmu_event *e)
+{
+	(void)n;
+	(void)e;
+	starts++;
+}
+
+static const struct shunt_mmu_notifier_ops ops = {.invalidate_range_start = start};
+
+static void their_event(int type, void *event, void *arg)
+{
+	(void)type;
+	(void)event;
+	(void)arg;
+	theirs++;
+}
+
+/* -ENOENT: it is not installed. */
+static int put_on_theirs(void)
+{
+	void *h = dlopen("libucs.so.0", RTLD_NOW | RTLD_GLOBAL);
+	int (*set)(int, int, void (*)(int, void *, void *), void *);
+
+	h = h ? dlopen("libucm.so.0", RTLD_NOW | RTLD_GLOBAL) : NULL;
+	if (!h)
+		return -ENOENT;
+	*(void **)&set = dlsym(h, "ucm_set_event_handler");
+	return set ? set(UCM_EVENTS, 0, their_event, NULL) : -ENOENT;
+}
+
+/* Whether the calls did what they should; who was told. */
+static bool change(unsigned *ours, unsigned *others)
+{
+	char *p = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned s = starts, t = theirs;
+	bool good;
+
+	*p = 1;
+	good = !madvise(p, PAGE, MADV_DONTNEED) && !*p && !munmap(p, PAGE) &&
+	       !syscall(SYS_munmap, p + PAGE, PAGE) && munmap(p + 1, PAGE) && errno == EINVAL;
+	*ours = starts - s;
+	*others = theirs - t;
+	return good;
+}
+
+static void before(void)
+{
+	struct shunt_mmu_notifier n = {.ops = &ops}, partial = {.ops = &ops, .flags = SHUNT_MMU_PARTIAL};
+	struct shunt_mmu_coverage c;
+	unsigned a, b;
+
+	ok(!shunt_mmu_coverage(&c) && c.source[SHUNT_MMU_SRC_MUNMAP].when == SHUNT_MMU_UNSEEN,
+		"theirs first: %s", c.source[SHUNT_MMU_SRC_MUNMAP].why);
+	ok(shunt_mmu_notifier_register(&n) == -ENOTSUP, "who wants everything is refused");
+	ok(!shunt_mmu_notifier_register(&partial) && change(&a, &b) && a && b, "both are told (%u, %u)", a, b);
+	ok(!shunt_mmu_notifier_unregister(&partial) && change(&a, &b) && !a && b, "then they alone (%u, %u)", a,
+		b);
+}
+
+static void after(struct shunt_mmu_notifier *n)
+{
+	struct shunt_mmu_notifier partial = {.ops = &ops, .flags = SHUNT_MMU_PARTIAL};
+	unsigned a, b;
+
+	ok(change(&a, &b) && a >= 3 && b, "theirs later: both are told (%u, %u)", a, b);
+	ok(!shunt_mmu_notifier_unregister(n) && change(&a, &b) && !a && b, "then they alone (%u, %u)", a, b);
+	for (int i = 0; i < 20; i++)
+		if (shunt_mmu_notifier_register(&partial) || shunt_mmu_notifier_unregister(&partial))
+			abort();
+	ok(!shunt_mmu_notifier_register(&partial) && change(&a, &b) && a && b, "and both again (%u, %u)", a, b);
+	shunt_mmu_notifier_unregister(&partial);
+}
+
+int main(int argc, char **argv)
+{
+	struct shunt_mmu_notifier n = {.ops = &ops};
+	bool first = argc > 1 && !strcmp(argv[1], "before");
+	int r;
+
+	if (!first && shunt_mmu_notifier_register(&n))
+		abort();
+	r = put_on_theirs();
+	if (r)
+		skip("UCX cannot be loaded here, or put its hooks on (%d)", r);
+	else if (first)
+		before();
+	else
+		after(&n);
+	return done();
+}
