@@ -70,7 +70,7 @@ static void before(void)
 {
 	struct shunt_mmu_notifier n = {.ops = &ops}, partial = {.ops = &ops, .flags = SHUNT_MMU_PARTIAL};
 	struct shunt_mmu_coverage c;
-	unsigned a, b;
+	unsigned a = 0, b = 0;
 	bool good;
 
 	ok(!shunt_mmu_coverage(&c) && c.source[SHUNT_MMU_SRC_MUNMAP].when == SHUNT_MMU_UNSEEN,
@@ -85,7 +85,7 @@ static void before(void)
 static void after(struct shunt_mmu_notifier *n)
 {
 	struct shunt_mmu_notifier partial = {.ops = &ops, .flags = SHUNT_MMU_PARTIAL};
-	unsigned a, b;
+	unsigned a = 0, b = 0;
 	bool good;
 
 	good = change(&a, &b);
