@@ -153,16 +153,15 @@ static bool tell(struct shunt_mmu_regs *r, const struct shunt_mmu_place *p,
 	return true;
 }
 
-/* A child that shares the memory: its exit and exec leave the memory alone. */
-static bool is_told(const struct shunt_mmu_op *op)
-{
-	return !(op->context & SHUNT_MMU_IN_CHILD) ||
-	       !(has_kind(op, SHUNT_MMU_EXEC) || has_kind(op, SHUNT_MMU_EXIT));
-}
-
 static bool is_child(void)
 {
 	return (int32_t)shunt_sys(SYS_getpid) != __atomic_load_n(&shunt_mmu_process, __ATOMIC_RELAXED);
+}
+
+/* A child that shares the memory: its exec leaves the memory alone. */
+static bool is_told(const struct shunt_mmu_op *op)
+{
+	return !(has_kind(op, SHUNT_MMU_EXEC) || has_kind(op, SHUNT_MMU_EXIT)) || !is_child();
 }
 
 bool shunt_mmu_enter(struct shunt_mmu_regs *r)
@@ -188,7 +187,5 @@ bool shunt_mmu_enter(struct shunt_mmu_regs *r)
 		return false;
 	if (from_inside(p, r))
 		op.context |= SHUNT_MMU_IN_LIBC;
-	if (is_child())
-		op.context |= SHUNT_MMU_IN_CHILD;
 	return is_told(&op) && tell(r, p, &c, &op);
 }

@@ -71,7 +71,6 @@ unsigned shunt_mmu_shm_range(uintptr_t addr, struct shunt_mmu_range *r);
 
 /* shunt_mmu_op.context */
 #define SHUNT_MMU_IN_LIBC 1u   /* called from inside of libc: its locks may be held */
-#define SHUNT_MMU_IN_CHILD 2u  /* another process than the one that registered, in the same memory */
 #define SHUNT_MMU_NO_HOLD 4u   /* signals are not to be held back between start and end */
 #define SHUNT_MMU_MADE 8u      /* the change has been made already */
 

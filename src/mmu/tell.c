@@ -269,7 +269,8 @@ static uint32_t flags_of(const struct shunt_mmu_op *op)
 {
 	uint32_t flags = op->context & SHUNT_MMU_MADE ? SHUNT_MMU_LATE : 0;
 
-	if (!(op->context & (SHUNT_MMU_IN_LIBC | SHUNT_MMU_IN_CHILD)))
+	/* Asked only now: where nobody is concerned it costs nothing. */
+	if (!(op->context & SHUNT_MMU_IN_LIBC) && shunt_sys(SYS_getpid) == op->owner)
 		flags |= SHUNT_MMU_BLOCK;
 	if (shunt_mmu_frames)
 		flags |= SHUNT_MMU_NESTED;

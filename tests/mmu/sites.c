@@ -543,6 +543,13 @@ static void test_fork(void)
 	munmap(p, PAGE);
 }
 
+static volatile uint32_t flags_there;
+
+static void note_flags(const struct shunt_mmu_event *e)
+{
+	flags_there = e->flags;
+}
+
 static void test_clone(void)
 {
 	size_t size = 64 << 10;
@@ -557,7 +564,10 @@ static void test_clone(void)
 		"a child with a stack of its own, and a copy of the memory (%x)", status);
 	forget();
 	watched = (uintptr_t)p;
+	at_start = note_flags;
+	flags_there = SHUNT_MMU_BLOCK;
 	status = wait_for(clone(child_unmaps, stack + size, SIGCHLD | CLONE_VM, p));
+	ok(!(flags_there & SHUNT_MMU_BLOCK), "a callback there may not wait for its parent");
 	ok(WIFEXITED(status) && WEXITSTATUS(status) == 7 && starts[SHUNT_MMU_UNMAP] == 1 &&
 			ends[SHUNT_MMU_UNMAP] == 1 && !starts[SHUNT_MMU_FORK],
 		"a child in the same memory: what it unmaps is told (%x)", status);
