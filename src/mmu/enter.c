@@ -6,10 +6,12 @@
  * General registers only, nothing of libc's, no errno: it runs in libc's place with whatever
  * locks libc holds, in vfork children, in threads that exit.
  */
+#include <fcntl.h>
 #include <linux/sched.h>
 #include <sys/syscall.h>
 
 #include "arch/x86_64/text_sys.h"
+#include "mmu/core.h"
 #include "mmu/sites.h"
 
 #define RED_ZONE 128
@@ -132,6 +134,18 @@ static void go_behind(struct shunt_mmu_regs *r, const struct shunt_mmu_place *p,
 	r->r11 = p->behind;
 }
 
+/*
+ * Cancellation points: libc lets the signal for it through while they last, and it is answered by leaving
+ * all frames, also between begin and end, which would never come, and while decode() has a file open.
+ */
+static bool is_cancellable(const struct shunt_mmu_call *c)
+{
+	/* Most do not cut anything off, and need not pay. */
+	if (c->nr == SYS_openat || c->nr == SYS_open)
+		return c->a[c->nr == SYS_openat ? 2 : 1] & O_TRUNC;
+	return c->nr == SYS_creat || c->nr == 437 || c->nr == SYS_fallocate; /* openat2 */
+}
+
 static bool tell(struct shunt_mmu_regs *r, const struct shunt_mmu_place *p,
 	const struct shunt_mmu_call *c, struct shunt_mmu_op *op)
 {
@@ -164,6 +178,20 @@ static bool is_told(const struct shunt_mmu_op *op)
 	return !(has_kind(op, SHUNT_MMU_EXEC) || has_kind(op, SHUNT_MMU_EXIT)) || !is_child();
 }
 
+static bool look_and_tell(struct shunt_mmu_regs *r, const struct shunt_mmu_place *p,
+	const struct shunt_mmu_call *c)
+{
+	struct shunt_mmu_op op;
+
+	op.context = 0;
+	op.n = shunt_mmu_decode(c, op.range);
+	if (!op.n)
+		return false;
+	if (from_inside(p, r))
+		op.context |= SHUNT_MMU_IN_LIBC;
+	return is_told(&op) && tell(r, p, c, &op);
+}
+
 bool shunt_mmu_enter(struct shunt_mmu_regs *r)
 {
 	const struct shunt_mmu_place *p = &shunt_mmu_places[r->site];
@@ -171,7 +199,8 @@ bool shunt_mmu_enter(struct shunt_mmu_regs *r)
 		.nr = p->nr == SHUNT_MMU_ANY ? (int32_t)r->rax : p->nr,
 		.a = {(long)r->rdi, (long)r->rsi, (long)r->rdx, (long)r->r10, (long)r->r8, (long)r->r9},
 	};
-	struct shunt_mmu_op op;
+	uint64_t before;
+	bool made;
 
 	r->r11 = p->next;
 	if (c.nr == SYS_exit_group) {
@@ -181,11 +210,10 @@ bool shunt_mmu_enter(struct shunt_mmu_regs *r)
 	}
 	if (!shunt_mmu_interesting(c.nr))
 		return false;
-	op.context = 0;
-	op.n = shunt_mmu_decode(&c, op.range);
-	if (!op.n)
-		return false;
-	if (from_inside(p, r))
-		op.context |= SHUNT_MMU_IN_LIBC;
-	return is_told(&op) && tell(r, p, &c, &op);
+	if (!is_cancellable(&c))
+		return look_and_tell(r, p, &c);
+	before = shunt_mmu_hold();
+	made = look_and_tell(r, p, &c);
+	shunt_mmu_unhold(before);
+	return made;
 }

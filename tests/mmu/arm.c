@@ -269,13 +269,88 @@ static void shorten_turns(void)
 	syscall(SYS_sched_setattr, 0, &attr, 0);
 }
 
+/* --- cancellation in a call ------------------------------------------------------------------ */
+
+/* open() and fallocate() are left in the middle by a thread that is cancelled. */
+static char name[] = "/tmp/shunt-mmu-XXXXXX";
+static int file;
+static atomic_int ready;
+
+static void *cut(void *arg)
+{
+	for (ready = 1;;) {
+		int fd = open(name, O_RDWR | O_TRUNC | O_CLOEXEC);
+
+		if (ftruncate(file, 2 * PAGE) ||
+			fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE))
+			wrong++;
+		close(fd);
+	}
+	return arg;
+}
+
+/* What of ours stays open: descriptors of files in /proc. */
+static unsigned left_open(void)
+{
+	char path[32], to[64];
+	unsigned n = 0;
+
+	for (int fd = 0; fd < 1024; fd++) {
+		snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+		n += readlink(path, to, sizeof to) > 6 && !memcmp(to, "/proc/", 6);
+	}
+	return n;
+}
+
+/* Listening to all, and to nothing that happens. */
+static void cancel(uint32_t listen_to, const char *what)
+{
+	struct shunt_mmu_notifier n = {.ops = &ops, .kinds = listen_to};
+	void *got = NULL;
+	pthread_t t;
+
+	if (shunt_mmu_notifier_register(&n))
+		abort();
+	starts = ends = wrong = 0;
+	for (int i = 0; i < 60; i++) {
+		ready = 0;
+		pthread_create(&t, NULL, cut, NULL);
+		while (!ready)
+			sched_yield();
+		for (int k = rand() % 6; k > 0; k--)
+			sched_yield();
+		wrong += pthread_cancel(t) || pthread_join(t, &got) || got != PTHREAD_CANCELED;
+	}
+	shunt_mmu_sync();
+	ok(starts == ends && !!starts == !listen_to && !wrong, "%s: no pair stays open (%lu, %lu, %lu)", what,
+		starts, ends, wrong);
+	ok(!shunt_mmu_notifier_unregister(&n) && !shunt_mmu_notifier_register(&n) &&
+		!shunt_mmu_notifier_unregister(&n) && !left_open(), "%s: nothing is left open, and nobody waits for what will not come", what);
+}
+
+static void test_cancel(void)
+{
+	void *p;
+
+	file = mkstemp(name);
+	p = ftruncate(file, 2 * PAGE) ? MAP_FAILED
+		: mmap(NULL, 2 * PAGE, PROT_READ, MAP_SHARED, file, 0);
+	if (p == MAP_FAILED)
+		abort();
+	cancel(0, "threads cancelled in open and fallocate");
+	cancel(1u << SHUNT_MMU_EXEC, "the same with nobody concerned");
+	munmap(p, 2 * PAGE);
+	unlink(name);
+}
+
 int main(int argc, char **argv)
 {
 	shorten_turns();
 	/* What is freed goes back at once. */
 	mallopt(M_TRIM_THRESHOLD, 4096);
 	mallopt(M_MMAP_THRESHOLD, 512 << 10);
-	storm(argc > 1 ? (unsigned)atoi(argv[1]) : 200);
+	storm(argc > 1 ? (unsigned)atoi(argv[1]) : 60);
 	test_inside();
+	test_cancel();
 	return done();
 }
