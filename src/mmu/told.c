@@ -15,6 +15,7 @@
  * another's enter(). A child that shares our memory has no slot, since a SIGKILL in
  * its call would leave one taken, and that range's events would be dropped for ever.
  */
+#include "arch/x86_64/text_sys.h"
 #include "mmu/watch.h"
 
 #define WORDS (SHUNT_MMU_TOLD / 64)
@@ -49,7 +50,7 @@ static int claim(void)
 
 static bool matters(const struct shunt_mmu_op *op)
 {
-	if (op->context & (SHUNT_MMU_IN_CHILD | SHUNT_MMU_MADE))
+	if ((op->context & SHUNT_MMU_MADE) || shunt_sys(SYS_getpid) != op->owner)
 		return false;
 	for (uint32_t i = 0; i < op->n; i++)
 		if (KINDS >> op->range[i].kind & 1)
