@@ -345,6 +345,10 @@ static int find_new(void)
 				strerror(-r));
 	}
 	shunt_maps_close(&maps);
+	if (full)
+		shunt_log(SHUNT_LOG_WARNING, "mmu: more than %d places, or %d objects with places: the others are "
+			"not seen", SHUNT_MMU_PLACES, OBJECTS);
+	full = false;
 	return 0;
 }
 
