@@ -300,7 +300,7 @@ static void garbage(unsigned rounds)
 			continue;
 		for (j = 0; j < 6; j++)
 			c.a[j] = random() % 3 ? values[(size_t)random() % (sizeof(values) / sizeof(long))]
-					      : random() << (random() % 40);
+					      : (long)((unsigned long)random() << (random() % 40));
 		n = shunt_mmu_decode(&c, r);
 		for (j = 0; j < n && n <= SHUNT_MMU_RANGES; j++)
 			wrong += (r[j].start | r[j].end) % P || r[j].start >= r[j].end ||
