@@ -293,21 +293,26 @@ SHUNT_API const char *shunt_mmu_kind_name(enum shunt_mmu_kind k);
 /*
  * The backstop: has the kernel tell (userfaultfd, write-protect mode with WP_ASYNC: no faults are
  * delivered) what is unmapped, discarded or moved in the range by calls that are not seen. Such events
- * come with SHUNT_MMU_LATE, start and end together: the address may be somebody else's by then. Whole
- * pages; anonymous, shmem and hugetlbfs mappings, other files where the kernel can. Cost: a munmap of
- * watched memory waits for the library's thread.
+ * come with SHUNT_MMU_LATE: the address may be somebody else's by then. shunt_mmu_sync() waits until all that
+ * was changed before has been told. What is told before by its maker is not told again. A watch follows mremap and ends
+ * with munmap. Whole pages (of hugetlbfs: its pages); anonymous, shmem and hugetlbfs mappings, other files too unless
+ * they are shared and can never be written. Cost: who changes watched memory sleeps until a thread of the
+ * library's has read of it. docs/mmu-watch.md says what is not seen.
  * Any thread, not from signal handlers nor callbacks. 0, or with nothing changed: -EINVAL (not whole
- * pages, length 0), -ENOMEM (nothing mapped there), -EBUSY (another userfaultfd has it), -ENOSYS,
- * -EPERM (the kernel has none, or not for us; -EINVAL also for mappings it cannot watch).
+ * pages, length 0, mappings that the kernel cannot watch), -ENOMEM (not mapped all of it, or no memory), -EBUSY
+ * (another userfaultfd has it), -EAGAIN (no thread), -ENOSYS, -EPERM (the kernel has none, or not for us), -EMFILE,
+ * -EBADF, -ENOTTY (the program has closed the library's descriptor; what is watched stays so).
  */
 SHUNT_API int shunt_mmu_watch(void *start, size_t length);
+/* What is watched of the range is no longer. As watch; -ENOENT: none of it is. */
 SHUNT_API int shunt_mmu_unwatch(void *start, size_t length);
 
 /*
  * Ageing: 1 if the range was used since the last call through a secondary MMU (the consumers'
  * clear_flush_young, all of them are asked) or, where it is watched, written to by this
  * process; 0 if not. What the process reads is not seen: this kernel tells it to nobody in user
- * space. Any thread, not from signal handlers. -EINVAL for a bad range.
+ * space. The first call says what was there before, and each makes the next write to a page that was written cost a
+ * fault. Any thread, not from signal handlers. -EINVAL for a bad range.
  */
 SHUNT_API int shunt_mmu_clear_flush_young(void *start, size_t length);
 
