@@ -17,7 +17,7 @@
 
 #define SHUNT_MMU_PAGE 4096ul
 /* Behind the last address that any x86-64 process can have (with five levels of page tables). */
-#define SHUNT_MMU_TOP ((1ul << 56) - SHUNT_MMU_PAGE)
+#define SHUNT_MMU_TOP (1ul << 56)
 
 struct shunt_mmu_area {
 	uintptr_t start, end;
