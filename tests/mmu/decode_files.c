@@ -521,6 +521,26 @@ static void no_descriptors(void)
 	close(fd);
 }
 
+static void no_proc(void)
+{
+	int fd = memfd_create("no proc", MFD_CLOEXEC), status = 0;
+	range all = {0, TOP, 0, DISCARD, 0};
+
+	if (ftruncate(fd, 4 * P))
+		abort();
+	if (!fork()) {
+		if (chroot(folder))
+			_exit(2);
+		_exit(decode(SYS_ftruncate, (long[6]){fd, 0}) == 1 && same(&got[0], &all) ? 0 : 1);
+	}
+	wait(&status);
+	if (WEXITSTATUS(status) == 2)
+		skip("%s: without /proc: %s", how, "chroot() is refused");
+	else
+		ok(!status, "%s: where there is no /proc it is everything", how);
+	close(fd);
+}
+
 /* The process's own entry in /proc tells nothing once its first thread is gone. */
 static void *last_thread(void *first)
 {
@@ -620,6 +640,7 @@ static void all(void)
 	huge();
 	locks();
 	no_descriptors();
+	no_proc();
 	without_first_thread();
 	small_stack();
 	on_overlay();

@@ -465,9 +465,11 @@ static const struct shunt_mmu_range *range_of(unsigned i, unsigned n)
 /* mremap() moves several mappings at once and leaves alone what their gaps would come over. */
 static bool gap_came(unsigned i)
 {
-	uintptr_t from = (uintptr_t)(t.c.a[0] - t.c.a[4]) + address(i);
+	uintptr_t into = address(i) - (uintptr_t)t.c.a[4], from = (uintptr_t)t.c.a[0] + into;
 
-	return from >= arena && from < arena + ARENA * P && !before[(from - arena) / P].mapped;
+	if (into >= up_page((size_t)t.c.a[2]))
+		return false;
+	return from >= arena + ARENA * P || !before[(from - arena) / P].mapped;
 }
 
 /* Told of, and yet it cannot have been meant. */
