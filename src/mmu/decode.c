@@ -103,8 +103,8 @@ static long fetch_by_pipe(void *to, uintptr_t from, size_t n)
 }
 
 /*
- * 0, -EFAULT (so will the call say), or another error: not known. The fast way needs more rights than the call does
- * (memory that may only be written, a device's).
+ * 0, -EFAULT (so will the call say), or another error: not known. The fast way needs more rights
+ * than the call does (memory that may only be written, a device's).
  */
 static long fetch(void *to, uintptr_t from, size_t n)
 {
