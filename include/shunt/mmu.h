@@ -75,6 +75,8 @@
  *   In a child of fork() nobody is registered.
  * - A callback that is left by longjmp() or an exception leaves a pair open that nobody can
  *   close: the process is aborted, with a message.
+ * - The library's thread counts as one of the process's: a program whose main() ends by pthread_exit() does
+ *   not end with its last own thread, but by exit().
  */
 #ifndef SHUNT_MMU_H
 #define SHUNT_MMU_H

@@ -610,7 +610,7 @@ static void clone_child(void)
 }
 
 /* Where both of a pair are seen in the parent, neither is finished in the child. */
-static void fork_is_told(void)
+static void fork_is_told(bool raw)
 {
 	COUNTER(c);
 	pid_t pid;
@@ -619,7 +619,7 @@ static void fork_is_told(void)
 
 	c.n.kinds = 1u << SHUNT_MMU_FORK;
 	enter(&c);
-	pid = fork();
+	pid = raw ? (pid_t)syscall(SYS_fork) : fork();
 	if (!pid) {
 		bad = c.ends != 0;
 		munmap(map(1), PAGE);
@@ -629,7 +629,8 @@ static void fork_is_told(void)
 		_exit(bad);
 	}
 	bad = exit_of(pid);
-	ok(!bad, "a fork child hears nothing, and has its signals (%#x)", (unsigned)bad);
+	ok(!bad, "a child of %s hears nothing, and has its signals (%#x)",
+		raw ? "the bare system call" : "fork()", (unsigned)bad);
 	ok(c.starts == 1 && c.ends == 1 && c.last.kind == SHUNT_MMU_FORK, "its parent hears of it (%d, %d)",
 		c.starts, c.ends);
 	sigprocmask(SIG_SETMASK, NULL, &mask);
@@ -648,6 +649,7 @@ int main(void)
 	needy_callbacks();
 	vfork_child();
 	clone_child();
-	fork_is_told();
+	fork_is_told(false);
+	fork_is_told(true);
 	return done();
 }

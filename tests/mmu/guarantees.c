@@ -257,11 +257,30 @@ static void unregister_waits(void)
 	await(&c.inside, 1);
 	caller_start(&u, unregisters, &c.n);
 	ok(caller_waits(&u), "unregister waits for a callback that runs");
-	ok(c.releases == 1, "release does not: until it has returned changes are told as ever");
+	ok(c.releases == 1, "it has called release by then");
 	c.stay = 0;
 	ok(!caller_end(&u), "and then succeeds");
 	ok(c.starts == 1 && c.ends == 1 && c.releases == 1, "the pair was ended before");
 	pthread_join(ch.thread, NULL);
+	change();
+	ok(c.starts == 1, "nothing comes later");
+}
+
+/* Until its translations have gone, it must hear of what makes them wrong. */
+static void told_until_released(void)
+{
+	BY_HAND(c);
+	struct caller u;
+
+	releasing = may_release = 0;
+	c.in_release = sits_in_release;
+	enter(&c);
+	caller_start(&u, unregisters, &c.n);
+	await(&releasing, 1);
+	change();
+	ok(c.starts == 1 && c.ends == 1, "what changes while release runs is told (%d, %d)", c.starts, c.ends);
+	reach(&may_release, 1);
+	ok(!caller_end(&u) && c.releases == 1, "and unregister succeeds");
 	change();
 	ok(c.starts == 1, "nothing comes later");
 }
@@ -891,6 +910,7 @@ int main(void)
 	released_once(exit_and_unregister, "exit, then unregister");
 	released_once(unregister_and_exit, "unregister, then exit");
 	unregister_waits();
+	told_until_released();
 	unregister_waits_for_end();
 	remove_waits();
 	slow_one();
