@@ -237,8 +237,10 @@ static void released_once(int (*fn)(void), const char *name)
 
 	fflush(stdout);
 	pid = fork();
-	if (!pid)
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		syscall(SYS_exit_group, fn());
+	}
 	bad = exit_of(pid);
 	ok(!bad, "%s: one release, and the second waits for it (%#x)", name, (unsigned)bad);
 }
@@ -747,7 +749,11 @@ static int in_child(struct counter *c, struct shunt_mmu_interval *i)
 
 static pid_t forks(bool raw)
 {
-	return raw ? (pid_t)syscall(SYS_fork) : fork();
+	pid_t pid = raw ? (pid_t)syscall(SYS_fork) : fork();
+
+	if (!pid)
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* of a test that hangs nothing is to stay */
+	return pid;
 }
 
 static void fork_child(bool raw)
