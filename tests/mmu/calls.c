@@ -459,7 +459,7 @@ static void big_block(void)
 
 static void big_realloc(void)
 {
-	void *p = malloc(40u << 20);
+	void *volatile p = malloc(40u << 20);
 
 	p = realloc(p, 33u << 20);
 	p = realloc(p, 80u << 20);
