@@ -58,16 +58,17 @@ static uintptr_t untag(uintptr_t addr)
 	return addr;
 }
 
-/* Calls that walk through what there is: as far as there can be anything. */
-static void add_walk(struct shunt_mmu_found *f, uint32_t kind, uintptr_t start, uintptr_t length)
+/* Calls that walk through what there is: as far as there can be anything. Where that ends, or 0. */
+static uintptr_t add_walk(struct shunt_mmu_found *f, uint32_t kind, uintptr_t start, uintptr_t length)
 {
 	uintptr_t end;
 
 	length = up(length, SHUNT_MMU_PAGE);
 	if (!aligned(start, SHUNT_MMU_PAGE) || start >= SHUNT_MMU_TOP || start + length < start)
-		return;
+		return 0;
 	end = start + length < SHUNT_MMU_TOP ? start + length : SHUNT_MMU_TOP;
 	shunt_mmu_found_add(f, kind, start, end);
+	return end;
 }
 
 /* Calls that refuse a range that cannot be. */
@@ -344,12 +345,12 @@ static enum what advice(long number)
 
 static void add_advice(uintptr_t start, uintptr_t length, enum what what, struct shunt_mmu_found *f)
 {
-	unsigned before = f->n;
+	uintptr_t end;
 
 	start = untag(start);
-	add_walk(f, SHUNT_MMU_DISCARD, start, length);
-	if (what == FILE_TOO && f->n != before)
-		add_elsewhere(start, start + up(length, SHUNT_MMU_PAGE), f);
+	end = add_walk(f, SHUNT_MMU_DISCARD, start, length);
+	if (what == FILE_TOO && start < end)
+		add_elsewhere(start, end, f);
 }
 
 static void decode_madvise(const long *a, struct shunt_mmu_found *f)

@@ -406,6 +406,7 @@ static void holes(void)
 {
 	int fd = memfd_create("holes", MFD_CLOEXEC);
 	uintptr_t a, b, none;
+	struct iovec parts[2];
 	char n[100];
 
 	if (ftruncate(fd, 8 * P))
@@ -413,9 +414,14 @@ static void holes(void)
 	a = map(fd, 0, 8, MAP_SHARED);
 	b = map(fd, 2, 4, MAP_PRIVATE);
 	none = map(-1, 0, 2, MAP_PRIVATE | MAP_ANONYMOUS);
+	parts[0] = (struct iovec){(void *)a, 2 * P};
+	parts[1] = (struct iovec){(void *)(a + 2 * P), 2 * P};
 	snprintf(n, sizeof(n), "%s: a hole through memory is a hole in each mapping", how);
 	expect(n, SYS_madvise, (long[6]){(long)a + 4 * P, 3 * P, MADV_REMOVE}, 2,
 		(range[]){{a + 4 * P, a + 7 * P, 0, DISCARD, 0}, {b + 2 * P, b + 4 * P, 0, DISCARD, 0}});
+	snprintf(n, sizeof(n), "%s: also where it is asked for in parts side by side", how);
+	expect(n, SYS_process_madvise, (long[6]){-10001, (long)parts, 2, MADV_REMOVE}, 2,
+		(range[]){{a, a + 4 * P, 0, DISCARD, 0}, {b, b + 2 * P, 0, DISCARD, 0}});
 	snprintf(n, sizeof(n), "%s: a hole through memory of no file is one", how);
 	expect(n, SYS_madvise, (long[6]){(long)none, 2 * P, MADV_REMOVE}, 1,
 		(range[]){{none, none + 2 * P, 0, DISCARD, 0}});
