@@ -410,10 +410,13 @@ static void op_punch(struct worker *w, struct region *r)
 	size_t length = some(w, &a, &b);
 
 	w->source = SHUNT_MMU_SRC_FALLOCATE;
-	if (r->file >= 0)
-		for (unsigned half = 0; half < 2; half++)
-			fallocate(r->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				(off_t)((half * PAGES + a) * PAGE), (off_t)length);
+	if (r->file < 0)
+		return;
+	for (unsigned half = 0; half < 2; half++) {
+		fallocate(r->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			(off_t)((half * PAGES + a) * PAGE), (off_t)length);
+		r->expect = 0;
+	}
 }
 
 static void op_truncate(struct worker *w, struct region *r)
@@ -802,7 +805,7 @@ static void *work(void *arg)
 		unsigned op = pick_op(w);
 		struct region *r = pick(w, ops[op].where);
 
-		w->doing = ops[op].name;
+		w->doing = doing = ops[op].name;
 		if (quiet)
 			leave(w);
 		ops[op].run(w, r);

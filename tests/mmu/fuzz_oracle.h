@@ -40,6 +40,8 @@ extern struct region regions[WORKERS][REGIONS];
 
 /* The number of the calling worker, -1: another thread. */
 extern _Thread_local int self;
+/* What it does. */
+extern _Thread_local const char *doing;
 /* Nobody is registered in a child of fork(). */
 extern bool forked;
 
