@@ -101,6 +101,9 @@ static int add(struct shunt_mmu_interval *i, struct shunt_mmu_node *n)
 	n->process = shunt_mmu_page->owner;
 	/* No value that will ever be the present one again. */
 	n->seq = (__atomic_load_n(&shunt_mmu_seq, __ATOMIC_SEQ_CST) | 1) - 2;
+	/* Its callback may run, and look, before insert returns. */
+	i->start = n->start;
+	i->length = n->end - n->start;
 	shunt_mmu_tree_insert(n);
 	n->state = shunt_srcu_get_state(shunt_mmu_ops);
 	i->node = n;
@@ -126,10 +129,6 @@ SHUNT_API int shunt_mmu_interval_insert(struct shunt_mmu_interval *i, uintptr_t 
 	again[0] = take_gone();
 	again[1] = take_gone();
 	r = add(i, n);
-	if (!r) {
-		i->start = start;
-		i->length = length;
-	}
 	shunt_mmu_registry_give();
 	if (r)
 		free(n);

@@ -946,6 +946,35 @@ static int run(unsigned seconds)
 
 /* ---- The process that judges. ---- */
 
+static unsigned long done_so_far(void)
+{
+	unsigned long sum = 0;
+
+	for (unsigned i = 0; i < OPS; i++)
+		sum += shared->done[i];
+	return sum;
+}
+
+/* The status; what stands still for a minute is killed. */
+static int wait_or_kill(pid_t pid)
+{
+	unsigned long before = 0, now;
+	unsigned still = 0;
+	int status = 0;
+
+	while (!waitpid(pid, &status, WNOHANG)) {
+		usleep(100000);
+		now = done_so_far();
+		still = now == before ? still + 1 : 0;
+		before = now;
+		if (still == 600 && !atomic_flag_test_and_set(&verdict->said))
+			snprintf(verdict->text, sizeof(verdict->text), "it stands still");
+		if (still >= 600)
+			kill(pid, SIGKILL);
+	}
+	return status;
+}
+
 static void report(void)
 {
 	unsigned long sum = 0, stale = 0;
@@ -984,7 +1013,7 @@ int main(int argc, char **argv)
 	pid = fork();
 	if (!pid)
 		exit(run(seconds));
-	waitpid(pid, &status, 0);
+	status = wait_or_kill(pid);
 	report();
 	ok(!verdict->text[0], "no translation went stale unheard, starts and ends pair%s%s", verdict->text[0] ? ": " : "",
 		verdict->text);

@@ -51,8 +51,8 @@ static void check_event(const struct watcher *w, const struct shunt_mmu_event *e
 {
 	if (forked)
 		fail("a callback ran in a child of fork()");
-	if (w->releases)
-		fail("a callback after release");
+	if (w->gone)
+		fail("a callback after unregister");
 	if (e->start >= e->end || (e->start | e->end) % PAGE || e->kind >= SHUNT_MMU_KINDS)
 		fail("an event of [%lx, %lx), kind %u", e->start, e->end, e->kind);
 	if (w->n.kinds && !(w->n.kinds >> e->kind & 1))
@@ -117,46 +117,11 @@ static void work(struct watcher *w)
 	free(p);
 }
 
-/*
- * The pairs that are open on this thread. One that unregisters itself in a callback has no ends any more of
- * those that the callback is in, and these may be several: it is told of what another's callback changes.
- */
-static _Thread_local struct {
-	struct watcher *w;
-	unsigned long hash;
-} mine[512];
-static _Thread_local unsigned pairs;
-
-static void pair_open(struct watcher *w, unsigned long h)
-{
-	if (pairs == sizeof(mine) / sizeof(*mine))
-		fail("%u pairs are open on one thread", pairs);
-	mine[pairs].w = w;
-	mine[pairs++].hash = h;
-	w->open += h;
-}
-
-/* hash 0: all that the watcher has here. */
-static void pair_close(struct watcher *w, unsigned long h)
-{
-	for (unsigned i = pairs; i--;) {
-		if (mine[i].w != w || (h && mine[i].hash != h))
-			continue;
-		w->open -= mine[i].hash;
-		memmove(&mine[i], &mine[i + 1], (--pairs - i) * sizeof(*mine));
-		if (h)
-			return;
-	}
-	if (h)
-		fail("%s: an end without a start before it on this thread", doing);
-}
-
 static void quit(struct watcher *w)
 {
 	if (!w->quits_in || roll(w) % w->quits_in || shunt_mmu_notifier_unregister(&w->n))
 		return;
-	w->quits++;
-	pair_close(w, 0);
+	w->gone = true;
 }
 
 static void start(struct shunt_mmu_notifier *n, const struct shunt_mmu_event *e)
@@ -165,7 +130,7 @@ static void start(struct shunt_mmu_notifier *n, const struct shunt_mmu_event *e)
 
 	w->inside++;
 	check_event(w, e, false);
-	pair_open(w, hash(e));
+	w->open += hash(e);
 	if (w->oracle) {
 		verdict->events++; /* roughly */
 		verdict->late += !!(e->flags & SHUNT_MMU_LATE);
@@ -185,7 +150,7 @@ static void end(struct shunt_mmu_notifier *n, const struct shunt_mmu_event *e)
 
 	w->inside++;
 	check_event(w, e, true);
-	pair_close(w, hash(e));
+	w->open -= hash(e);
 	if (w->oracle && in_window(e)) {
 		if (!(e->flags & SHUNT_MMU_FAILED))
 			fail("the end of a refused call does not say that it failed");
@@ -217,7 +182,8 @@ int watcher_on(struct watcher *w, uint32_t kinds, uint32_t flags)
 
 	w->n = (struct shunt_mmu_notifier){.ops = &ops, .kinds = kinds, .flags = flags};
 	w->open = 0;
-	w->releases = w->quits = 0;
+	w->releases = 0;
+	w->gone = false;
 	verdict->registered++;
 	r = shunt_mmu_notifier_register(&w->n);
 	if (r)
@@ -227,23 +193,25 @@ int watcher_on(struct watcher *w, uint32_t kinds, uint32_t flags)
 	return r;
 }
 
+/* Pairs that were open when it left from inside of a callback, on whatever thread, have no end. */
 void watcher_off(struct watcher *w)
 {
 	int r = shunt_mmu_notifier_unregister(&w->n);
+	bool quits = r == -ENOENT && w->quits_in;
 
-	/* It may have left by itself, and be about to: then nobody has waited for that callback. */
-	if (r == -ENOENT && w->quits_in)
-		while (!w->releases || w->inside)
-			sched_yield();
-	else if (r)
+	/* It is about to leave, or has left: nobody waits for the callback that it does it in. */
+	while (quits && (!w->gone || w->inside))
+		sched_yield();
+	if (r && !quits)
 		fail("unregister: %s", strerror(-r));
+	w->gone = true;
 	if (w->inside)
 		fail("a callback runs after unregister");
 	if (w->releases != 1)
 		fail("%u releases after unregister", w->releases);
-	if (w->open)
+	if (w->open && !quits)
 		fail("a start has no end");
-	verdict->self_quits += w->quits;
+	verdict->self_quits += quits;
 	w->state = WATCHER_OFF;
 }
 

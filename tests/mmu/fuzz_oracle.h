@@ -4,7 +4,7 @@
  *
  * A *region* is some pages that one worker changes at random, and that io_uring has pinned: what comes
  * through the ring goes to the pages of then. A *watcher* is a notifier that looks only at the rules that hold for
- * each notifier: each start has its end, none after release, one release. The *oracle* is a notifier
+ * each notifier: each start has its end, none after unregister, one release. The *oracle* is a notifier
  * that also marks the regions that an event touches, and so do intervals.
  */
 #ifndef FUZZ_ORACLE_H
@@ -58,13 +58,14 @@ extern struct verdict *verdict;
 /* Says what went wrong (the first says it) and ends the process. */
 void fail(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
-enum watcher_state { WATCHER_OFF, WATCHER_ON, WATCHER_GONE };
+enum watcher_state { WATCHER_OFF, WATCHER_ON };
 
 struct watcher {
 	struct shunt_mmu_notifier n;
 	atomic_int state;
 	atomic_ulong open; /* the sum of the hashes of all pairs that are open */
-	atomic_uint inside, releases, quits;
+	atomic_uint inside, releases;
+	atomic_bool gone;  /* unregister has returned */
 	bool oracle;	   /* marks regions */
 	unsigned busy;	   /* allocates and maps in one of so many callbacks; 0: never */
 	unsigned quits_in; /* unregisters itself in one of so many; 0: never */
