@@ -15,7 +15,7 @@
  * With grace periods what is waited for is known to be right from srcu.pml: here they look at the sections.
  *
  * SELF: the start that thread 0 calls of notifier 0 unregisters it. IN_END: its end does. CROSS: the
- * start of notifier 1 does, which the same change may have been told to before.
+ * start of notifier 1 does. BOTH: thread 1 unregisters notifier 1 in its start, as thread 0 does with 0.
  *
  * Compile with one of these for a variant that must fail:
  *   NO_GRACE	     register does not wait for changes under way
@@ -28,9 +28,11 @@
  *   NO_DEAD         it does not look at `dead`
  *   LOWER_EARLY     it lowers `open` before it calls end
  *   NO_OPEN_WAIT    unregister does not wait for `open`
- *   WAIT_OWN        (SELF) ... waits for its own change's, too
- *   KEEP_OWN        (SELF) ... does not take itself out of its own change
- *   CUT_TWICE       (IN_END) a change whose end unregistered the notifier lowers `open` all the same
+ *   WAIT_OPEN       (SELF) ... inside of a change waits for `open`, too
+ *   UNCUT           (SELF) ... does not mark it cut there
+ *   NO_CALLS_WAIT   (SELF) ... does not wait for callbacks there
+ *   CUT_FIRST       (SELF) a callback looks at `cut` before it counts
+ *   NO_CUT          (SELF) ... does not look at it
  *   UNLINK_FIRST    ... takes it out of the list before it waits
  *   FREE_AT_ONCE    its memory is used again without a grace period
  *   ASK_RELEASED    whether release was called is asked, then noted
@@ -62,6 +64,7 @@ bool listed[OWNERS], dead[OWNERS], released[OWNERS], freed[OWNERS];
 byte count[OWNERS]; /* open */
 bool asleep[OWNERS];
 bool gone[OWNERS]; /* unregister has returned */
+byte mine[OWNERS]; /* the thread, plus one, whose callback called it */
 byte releases[OWNERS];
 
 /* What the owner does. */
@@ -69,6 +72,9 @@ byte pairs[OWNERS];
 bool kept[OWNERS];
 
 byte running[OWNERS]; /* callbacks */
+bool cut[OWNERS];
+byte calls[OWNERS]; /* what the change counts of them */
+bool asleep_calls[OWNERS];
 
 /* By change: who has had its start. */
 bool started[OPS * OWNERS];
@@ -101,20 +107,28 @@ inline lower(i)
 	w = false
 }
 
-inline wait_open(i, own)
-{
-	do
-	:: count[i] == own -> break
-	:: else ->
-		/* FUTEX_WAIT: if it still is what it was */
-		atomic {
-			if
-			:: count[i] != own -> asleep[i] = true
-			:: else
-			fi
-		};
-		!asleep[i]
+#define WAIT(word, own, sleeps) \
+	do \
+	:: word == own -> break \
+	:: else -> \
+		/* FUTEX_WAIT: if it still is what it was */ \
+		atomic { \
+			if \
+			:: word != own -> sleeps = true \
+			:: else \
+			fi \
+		}; \
+		!sleeps \
 	od
+
+inline wait_open(i)
+{
+	WAIT(count[i], 0, asleep[i])
+}
+
+inline wait_calls(i, own)
+{
+	WAIT(calls[i], own, asleep_calls[i])
 }
 
 /* --- grace periods of the changes --------------------------------------------------- */
@@ -161,8 +175,16 @@ inline call_release(i)
 	fi
 }
 
-/* `cuts`: called on a thread whose change may have told it. */
-inline unregister(i, cuts)
+/*
+ * Inside of a change, by a callback of notifier 0 or, IS_OF, what it is to unregister itself: only callbacks
+ * that run on others are waited for.
+ */
+#ifdef CROSS
+#define IS_OF(i) false
+#else
+#define IS_OF(i) true
+#endif
+inline unregister(i, inside)
 {
 	take();
 	won = user[i];
@@ -180,30 +202,32 @@ inline unregister(i, cuts)
 #ifdef UNLINK_FIRST
 		listed[i] = false;
 #endif
-#if !defined KEEP_OWN && !defined WAIT_OWN
 		if
-		:: cuts && STARTED(i) -> atomic { STARTED(i) = false; pairs[i]-- }; lower(i)
-		:: else
-		fi;
-#endif
-#ifndef NO_OPEN_WAIT
-#ifdef KEEP_OWN
-		if
-		:: cuts && STARTED(i) -> wait_open(i, 1)
-		:: else -> wait_open(i, 0)
-		fi;
+#ifdef WAIT_OPEN
+		:: false
 #else
-		wait_open(i, 0);
+		:: inside ->
+#ifndef UNCUT
+			cut[i] = true;
+#endif
+			mine[i] = me + 1;
+#ifndef NO_CALLS_WAIT
+			wait_calls(i, (IS_OF(i) -> 1 : 0))
 #endif
 #endif
+		:: else ->
+#ifndef NO_OPEN_WAIT
+			wait_open(i)
+#endif
+		fi;
 		take();
 		listed[i] = false;
 		armed--;
 		registry = false;
 		atomic {
 			/* Its own callback may be what this is called from. */
-			assert(running[i] == 0 || (cuts && running[i] == 1));
-			assert(pairs[i] == 0);
+			assert(running[i] == (inside && IS_OF(i) -> 1 : 0));
+			assert(inside || pairs[i] == 0);
 			assert(releases[i] == 1);
 			gone[i] = true
 		};
@@ -227,44 +251,91 @@ inline change()
 	}
 }
 
-inline start(i)
+/* Unless it was unregistered inside of a change. */
+inline may_begin(i)
 {
-	atomic { assert(!gone[i]); running[i]++; pairs[i]++; kept[i] = false };
-#if defined SELF && !defined IN_END && !defined CROSS
+#ifdef CUT_FIRST
+	atomic { TOUCH(i); begins = !cut[i] };
 	if
-	:: me == 0 && i == 0 -> unregister(0, true)
+	:: begins -> calls[i]++
 	:: else
-	fi;
+	fi
+#else
+	atomic { TOUCH(i); calls[i]++ };
+	begins = !cut[i];
+#ifdef NO_CUT
+	begins = true;
+#endif
+	if
+	:: begins
+	:: else -> ended(i)
+	fi
+#endif
+}
+
+inline ended(i)
+{
+	atomic { TOUCH(i); calls[i]-- };
+	if
+	:: cut[i] -> asleep_calls[i] = false
+	:: else
+	fi
+}
+
+/* Whether the callback of thread `me` unregisters a notifier, and which. */
+#define STARTS 0
+#define ENDS   1
+inline leaves(i, which)
+{
+	if
+#ifdef SELF
+#ifdef IN_END
+	:: me == 0 && i == 0 && which == ENDS -> unregister(0, true)
+#else
+	:: me == 0 && i == 0 && which == STARTS -> unregister(0, true)
+#endif
+#ifdef BOTH
+	:: me == 1 && i == 1 && which == STARTS -> unregister(1, true)
+#endif
 #endif
 #ifdef CROSS
-	if
-	:: me == 0 && i == 1 -> unregister(0, true)
-	:: else
-	fi;
+	:: me == 0 && i == 1 && which == STARTS -> unregister(0, true)
 #endif
-	atomic {
-		assert(!gone[i] || (me == 0 && i == 0));
-		running[i]--
-	}
+	:: else
+	fi
+}
+
+inline start(i)
+{
+	may_begin(i);
+	if
+	:: begins ->
+		atomic { assert(!gone[i]); running[i]++; pairs[i]++; kept[i] = false; begins = false };
+		leaves(i, STARTS);
+		atomic { assert(!gone[i] || mine[i] == me + 1); running[i]-- };
+		ended(i)
+	:: else
+	fi
 }
 
 inline end_of(i)
 {
-	atomic { assert(!gone[i]); assert(pairs[i] > 0); running[i]++ };
-#if defined SELF && defined IN_END
+	may_begin(i);
 	if
-	:: me == 0 && i == 0 -> unregister(0, true)
+	:: begins ->
+		atomic { assert(!gone[i]); assert(pairs[i] > 0); running[i]++; begins = false };
+		leaves(i, ENDS);
+		atomic {
+			assert(!gone[i] || mine[i] == me + 1);
+			running[i]--;
+			if
+			:: !cut[i] -> pairs[i]--
+			:: else
+			fi
+		};
+		ended(i)
 	:: else
-	fi;
-#endif
-	atomic {
-		assert(!gone[i] || (me == 0 && i == 0));
-		running[i]--;
-		if
-		:: !gone[i] -> pairs[i]--
-		:: else
-		fi
-	}
+	fi
 }
 
 inline tell_start(i)
@@ -311,16 +382,8 @@ inline tell_end(i)
 			end_of(i)
 #else
 			end_of(i);
-			if
-#ifdef CUT_TWICE
-			:: true ->
-#else
-			:: STARTED(i) ->
-#endif
-				STARTED(i) = false;
-				lower(i)
-			:: else
-			fi
+			STARTED(i) = false;
+			lower(i)
 #endif
 #ifndef NO_STARTED
 		:: else
@@ -333,7 +396,7 @@ inline tell_end(i)
 proctype op(byte me)
 {
 	byte s;
-	bool w, won;
+	bool w, won, begins;
 
 	if
 	:: atomic { !armed -> native[me] = true };

@@ -314,7 +314,7 @@ static void *be_looker(void *arg)
 		l->magic = GOOD;
 		l->of = k;
 		bad.said += shunt_mmu_interval_insert(&l->i, BASE + first * PAGE, n * PAGE) != 0;
-		for (uint64_t times = dice(200); times; times--)
+		for (uint64_t times = dice(40); times; times--)
 			look(l, first, n);
 		/* There is no release: it lets go first. */
 		pthread_mutex_lock(&k->lock);
