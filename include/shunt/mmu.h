@@ -23,31 +23,49 @@
  *   shunt_mmu_syscall(), _change_begin(), _end(), shunt_mmu_invalidate_page()
  *                                                     for who changes memory by own means
  *
- * Example: a cache that must not use a translation while its range changes.
+ * Example: who keeps one translation lets go of it before it becomes wrong.
+ *
+ *	#include <sys/mman.h>
+ *
+ *	// libc declares munmap() a leaf: the compiler would not expect it to call functions of this file.
+ *	static const char *volatile kept;	// a page that a device knows, say
+ *	static volatile int under_way;		// both under a lock, where there are threads
  *
  *	static void start(struct shunt_mmu_notifier *n, const struct shunt_mmu_event *e)
  *	{
- *		struct cache *c = container_of(n, struct cache, notifier);
- *
- *		pthread_mutex_lock(&c->lock);
- *		c->active++;
- *		cache_drop(c, e->start, e->end);
- *		pthread_mutex_unlock(&c->lock);
+ *		(void)n;
+ *		under_way = under_way + 1;	// nobody may look anything up until the end
+ *		if ((uintptr_t)kept >= e->start && (uintptr_t)kept < e->end)
+ *			kept = NULL;
  *	}
  *
  *	static void end(struct shunt_mmu_notifier *n, const struct shunt_mmu_event *e)
  *	{
- *		...
- *		if (!--c->active)
- *			pthread_cond_broadcast(&c->idle);	// faults that wait go on
+ *		(void)n;
+ *		(void)e;
+ *		under_way = under_way - 1;
  *	}
  *
- *	static const struct shunt_mmu_notifier_ops ops = {
- *		.invalidate_range_start = start, .invalidate_range_end = end,
- *	};
+ *	static void release(struct shunt_mmu_notifier *n)
+ *	{
+ *		(void)n;
+ *		kept = NULL;
+ *	}
  *
- *	c->notifier.ops = &ops;
- *	r = shunt_mmu_notifier_register(&c->notifier);
+ *	int main(void)
+ *	{
+ *		struct shunt_mmu_notifier_ops ops = {release, start, end, NULL, NULL};
+ *		struct shunt_mmu_notifier n = {&ops, 0, 0, NULL};
+ *		char *p = (char *)mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+ *		int missed;
+ *
+ *		if (shunt_mmu_notifier_register(&n))
+ *			return 1;
+ *		kept = p;
+ *		munmap(p, 4096);
+ *		missed = kept != NULL || under_way;
+ *		return shunt_mmu_notifier_unregister(&n) || missed;
+ *	}
  *
  * How it works (docs/mmu.md has the whole of it): while anybody is registered, the places in the
  * loaded code that make such system calls are patched: the `mov $NR,%eax` before the `syscall`

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* around.h - what the documents' examples take for granted. */
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 #include <shunt/ftrace.h>
 #include <shunt/ring.h>
 #include <shunt/imv.h>
+#include <shunt/mmu.h>
 #include <shunt/ops.h>
 #include <shunt/shunt.h>
 #include <shunt/text.h>

@@ -93,8 +93,13 @@ struct client {
 	atomic_ulong cache[PAGES];
 } client[CLIENTS];
 
-#define PAGES_OF(p, e) \
-	for (size_t p = ((e)->start - BASE) / PAGE; p < ((e)->end - BASE) / PAGE; p++)
+/* What libc and the loader change meanwhile is told, too: none of the table's pages, or (fork) all of them. */
+static size_t page_of(uintptr_t at)
+{
+	return at < BASE ? 0 : at > BASE + PAGES * PAGE ? PAGES : (at - BASE) / PAGE;
+}
+
+#define PAGES_OF(p, e) for (size_t p = page_of((e)->start); p < page_of((e)->end); p++)
 
 static struct handle *enter(struct shunt_mmu_notifier *n)
 {
