@@ -35,7 +35,7 @@
 static atomic_ulong version[PAGES];
 static pthread_mutex_t libc_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t seed;
-static unsigned long rounds = 4000;
+static unsigned long rounds = 10000;
 static atomic_bool stop;
 
 /* What went wrong, by kind; and what was done at all. */
@@ -134,6 +134,8 @@ static void leave_inside(struct handle *h, const struct shunt_mmu_event *e)
 {
 	if (!shunt_mmu_notifier_unregister(&h->n)) {
 		bad.release += h->released != 1;
+		/* Only the one that this is. */
+		bad.after += h->inside != 1;
 		left_inside++;
 		left_handed += !!(e->flags & SHUNT_MMU_HANDED);
 		h->left = true;
@@ -188,8 +190,11 @@ static void on_end(struct shunt_mmu_notifier *n, const struct shunt_mmu_event *e
 static void on_release(struct shunt_mmu_notifier *n)
 {
 	struct handle *h = enter(n);
+	struct timespec t = {.tv_nsec = 200000};
 
-	linger();
+	/* Long enough for unregister and exit to meet in. */
+	if (!dice(4))
+		nanosleep(&t, NULL);
 	bad.release += h->released++ != 0;
 	pthread_mutex_lock(&h->of->lock);
 	for (int p = 0; p < PAGES; p++)
@@ -319,7 +324,7 @@ static void *be_looker(void *arg)
 		l->magic = GOOD;
 		l->of = k;
 		bad.said += shunt_mmu_interval_insert(&l->i, BASE + first * PAGE, n * PAGE) != 0;
-		for (uint64_t times = dice(40); times; times--)
+		for (uint64_t times = dice(400); times; times--)
 			look(l, first, n);
 		/* There is no release: it lets go first. */
 		pthread_mutex_lock(&k->lock);
@@ -476,6 +481,39 @@ static void exits(unsigned times)
 		times, wrong, first);
 }
 
+/* --- a change that began while nobody listened ------------------------------------------ */
+
+static atomic_bool registered;
+
+static void *registers(void *arg)
+{
+	struct handle *h = arg;
+
+	bad.said += shunt_mmu_notifier_register(&h->n) != 0;
+	registered = true;
+	bad.said += shunt_mmu_notifier_unregister(&h->n) != 0;
+	return NULL;
+}
+
+static void begun_before(void)
+{
+	static struct handle h = {.n = {.ops = &ops}, .magic = GOOD, .of = &client[0]};
+	struct shunt_mmu_change c;
+	struct timespec t = {.tv_nsec = 20000000};
+	pthread_t other;
+	bool early;
+
+	shunt_mmu_change_begin(&c, SHUNT_MMU_UNMAP, BASE, BASE + PAGE, 0);
+	pthread_create(&other, NULL, registers, &h);
+	/* The time that it has to be wrong in; no time is too short to be right. */
+	nanosleep(&t, NULL);
+	early = registered;
+	shunt_mmu_change_end(&c, false, 0);
+	pthread_join(other, NULL);
+	ok(!early && registered && !bad.said && !bad.half,
+		"register waits for a change that began when nobody was told");
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1)
@@ -486,5 +524,6 @@ int main(int argc, char **argv)
 	exits((unsigned)(rounds / 100));
 	run();
 	report();
+	begun_before();
 	return done();
 }
