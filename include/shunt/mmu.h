@@ -193,7 +193,8 @@ SHUNT_API int shunt_mmu_notifier_register(struct shunt_mmu_notifier *n);
  * memory is the caller's. Waits for pairs that it was told the start of. Any thread, not from
  * signal handlers. It allocates nothing. From a callback (or between change_begin and change_end) it
  * does not wait for ends, only for callbacks of it that other threads are running: pairs that are open
- * have no end then, release takes its place.
+ * have no end then, release takes its place. Not from the callback of a SHUNT_MMU_NESTED event: a callback that
+ * it waits for may be making a change that waits for one further out here.
  * 0, or -ENOENT: never registered, unregistered already, or in the parent of a fork.
  */
 SHUNT_API int shunt_mmu_notifier_unregister(struct shunt_mmu_notifier *n);

@@ -156,7 +156,8 @@ static void wander(struct handle *h, const struct shunt_mmu_event *e)
 		nest(h);
 	if (!dice(64))
 		bad.said += shunt_mmu_notifier_register(&other) != -EDEADLK;
-	if ((e->flags & SHUNT_MMU_BLOCK) && !dice(200))
+	/* Not where the callback that it would wait for may be further out. */
+	if ((e->flags & SHUNT_MMU_BLOCK) && !(e->flags & SHUNT_MMU_NESTED) && !dice(200))
 		leave_inside(h, e);
 }
 
