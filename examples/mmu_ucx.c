@@ -120,12 +120,13 @@ static unsigned close_cache(const struct mode *m)
 int main(int argc, char **argv)
 {
 	static const struct mode modes[] = {
-		{"hooks", "UCX_MEM_MMAP_HOOK_MODE", "bistro", .adapter = false},
+		{"hooks", "UCX_MEM_MMAP_HOOK_MODE", "bistro", .files = NULL},
 		{"notifier", "UCX_MEM_MMAP_HOOK_MODE", "none", .adapter = true},
 		{"both", "UCX_MEM_MMAP_HOOK_MODE", "bistro", .adapter = true, .partial = true},
 		{0},
 	};
-	static const struct subject ucx = {"mmu_ucx", modes, open_cache, close_cache, send_page};
+	static const struct subject ucx = {"mmu_ucx", modes, open_cache, close_cache, send_page,
+		.lock = NULL};
 
 	return compare(&ucx, argc, argv);
 }

@@ -11,7 +11,8 @@ struct mode {
 	const char *name;
 	const char *variable, *value; /* of the environment, which libraries read before main() */
 	bool adapter;
-	bool partial; /* with the library's own hooks on */
+	bool partial;	   /* with the library's own hooks on */
+	const char *files; /* why shared mappings of files are left out; or NULL */
 };
 
 struct subject {
@@ -23,6 +24,9 @@ struct subject {
 	unsigned (*close)(const struct mode *m);
 	/* What a card would send of the page: the first word of the page that the cache has registered. */
 	uint32_t (*send)(char *page);
+	/* Not NULL: nobody gets an answer of the cache's, nor drops anything in it, between the two. */
+	void (*lock)(void);
+	void (*unlock)(void);
 };
 
 /*
