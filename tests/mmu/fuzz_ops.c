@@ -4,6 +4,7 @@
  * not believe them: io_uring.
  *
  *   fuzz_ops [SECONDS [SEED]]
+ *   FUZZ_NEEDS=name	skips where no library has this function: a preloaded allocator that is not there
  *
  * Each worker has some regions that are fixed buffers of a ring of its own. It does something to one, then
  * reads a file into it through the ring. What is not in the memory afterwards went to pages that were there
@@ -665,7 +666,11 @@ static void op_watch(struct worker *w, struct region *r)
 	if (quiet)
 		return;
 	v->busy = direct ? 0 : 4;
-	v->quits_in = upto(w, 4) ? 0 : 64;
+	/*
+	 * Not a direct one: it may be called with locks of malloc()'s held, which fork() waits for while it
+	 * holds the lock that unregister needs.
+	 */
+	v->quits_in = direct || upto(w, 4) ? 0 : 64;
 	err = watcher_on(v, kinds, direct ? SHUNT_MMU_DIRECT : 0);
 	if (err)
 		fail("register: %s", strerror(-err));
@@ -1007,6 +1012,10 @@ int main(int argc, char **argv)
 		return done();
 	}
 	uring_close(&u);
+	if (getenv("FUZZ_NEEDS") && !dlsym(RTLD_DEFAULT, getenv("FUZZ_NEEDS"))) {
+		skip("the allocator with %s() is not installed", getenv("FUZZ_NEEDS"));
+		return done();
+	}
 	diag("seed %lu, %u s", seed, seconds);
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	verdict = &shared->v;

@@ -117,9 +117,9 @@ static void work(struct watcher *w)
 	free(p);
 }
 
-static void quit(struct watcher *w)
+static void quit(struct watcher *w, const struct shunt_mmu_event *e)
 {
-	if (!w->quits_in || roll(w) % w->quits_in || shunt_mmu_notifier_unregister(&w->n))
+	if (e->flags & SHUNT_MMU_NESTED || !w->quits_in || roll(w) % w->quits_in || shunt_mmu_notifier_unregister(&w->n))
 		return;
 	w->gone = true;
 }
@@ -140,7 +140,7 @@ static void start(struct shunt_mmu_notifier *n, const struct shunt_mmu_event *e)
 			window_starts[self]++;
 	}
 	work(w);
-	quit(w);
+	quit(w, e);
 	w->inside--;
 }
 
@@ -157,7 +157,7 @@ static void end(struct shunt_mmu_notifier *n, const struct shunt_mmu_event *e)
 		window_ends[self]++;
 	}
 	work(w);
-	quit(w);
+	quit(w, e);
 	w->inside--;
 }
 
