@@ -97,7 +97,7 @@ void ofi_mr_cache_cleanup(struct mr_cache *c);
 int ofi_mr_cache_search(struct mr_cache *c, struct mr_info *info, struct mr_entry **e);
 void ofi_mr_cache_delete(struct mr_cache *c, struct mr_entry *e);
 
-static atomic_uint registered;
+static atomic_uint registered, made;
 static struct fid_fabric *fabric;
 static struct fid_domain *domain;
 static struct mr_cache cache;
@@ -106,6 +106,7 @@ static int add(struct mr_cache *c, struct mr_entry *e)
 {
 	(void)c;
 	registered++;
+	made++;
 	return held_take(&e->held, (uintptr_t)e->info.range.iov_base);
 }
 
@@ -128,17 +129,17 @@ static uint32_t send_page(char *p)
 	return word;
 }
 
-/* The one of all caches and monitors. */
-extern pthread_mutex_t mm_lock;
+/* Of the lists of caches: who adds one has it, and notify() needs it. */
+extern pthread_rwlock_t mm_list_rwlock;
 
 static void take_lock(void)
 {
-	pthread_mutex_lock(&mm_lock);
+	pthread_rwlock_wrlock(&mm_list_rwlock);
 }
 
 static void give_lock(void)
 {
-	pthread_mutex_unlock(&mm_lock);
+	pthread_rwlock_unlock(&mm_list_rwlock);
 }
 
 /* A domain of a provider that needs no card. */
@@ -182,6 +183,11 @@ static unsigned close_cache(const struct mode *m)
 	return registered;
 }
 
+static unsigned all_made(void)
+{
+	return made;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct mode modes[] = {
@@ -193,7 +199,7 @@ int main(int argc, char **argv)
 		{0},
 	};
 	static const struct subject libfabric = {"mmu_fabric", modes, open_cache, close_cache, send_page,
-		take_lock, give_lock};
+		all_made, take_lock, give_lock};
 
 	if (argc > 1 && !strcmp(argv[1], "import"))
 		return check_import();

@@ -24,7 +24,9 @@ struct subject {
 	unsigned (*close)(const struct mode *m);
 	/* What a card would send of the page: the first word of the page that the cache has registered. */
 	uint32_t (*send)(char *page);
-	/* Not NULL: nobody gets an answer of the cache's, nor drops anything in it, between the two. */
+	/* How many registrations have been made since the beginning. */
+	unsigned (*made)(void);
+	/* Not NULL: between the two nobody can drop anything in the cache; who asks it gets an answer. */
 	void (*lock)(void);
 	void (*unlock)(void);
 };

@@ -2,9 +2,9 @@
 /*
  * fabric.c - tells libfabric's registration caches what shunt sees. To be copied into a program of one's own.
  *
- * libfabric calls start() with the first cache and stop() with the last, subscribe() and unsubscribe() for
- * each range that a cache has registered, and valid() before it gives an answer: all but start and stop with
- * its lock of all caches and monitors held. notify() drops what a range has; it takes that lock.
+ * libfabric calls start() with the first cache and stop() with the last, subscribe() for each range that
+ * a cache has registered, and valid() before it gives an answer: the latter two with its lock of all caches
+ * held. notify() drops what a range has; it takes that lock.
  *
  * While it has the lock libfabric allocates. So notify() may not be called by somebody who has malloc()'s,
  * as free() has when it gives memory back: the notifier that calls it is not SHUNT_MMU_DIRECT, and such changes can be
@@ -13,7 +13,11 @@
  *
  *   interval	marks, always before the change; valid() says no from then on
  *   notifier	notify(), so that registrations are given up soon; and once more after the change, for what
- *		was registered meanwhile
+ *		was registered meanwhile. Then no cache has anything of the range from before that, and what
+ *		was marked and subscribed before that is forgotten.
+ *
+ * unsubscribe() is not used: 1.17 never calls it, others do, and whose subscription it ends it does not say. So a range
+ * whose registration has been given up for want of room stays here until its memory changes.
  *
  * Nothing here is freed in a callback, but kept for later: a heap that is trimmed there would be one more change,
  * one that the notifier is not told.
@@ -33,17 +37,19 @@
 #define KINDS \
 	(1u << SHUNT_MMU_UNMAP | 1u << SHUNT_MMU_REMAP | 1u << SHUNT_MMU_DISCARD | 1u << SHUNT_MMU_FORK)
 
-/* What a cache subscribed. Several may subscribe the same range, each time it is another one of these. */
+/* What a cache, or several, subscribed. Marked ones are not used for new subscriptions: it gets another one. */
 struct range {
 	struct shunt_mmu_interval interval; /* first */
 	uintptr_t start;
 	size_t length;
+	uint64_t time; /* of the last subscription, by `now` */
 	atomic_bool changed;
 	struct range *next; /* in its bucket, or spare */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* the lists; never while anything else is called */
 static struct range *buckets[BUCKETS], *spare;
+static uint64_t now; /* counts subscriptions */
 static atomic_uint all_changed; /* how many ranges are marked */
 static uint32_t partial;
 
@@ -69,8 +75,56 @@ static void tell(struct shunt_mmu_notifier *n, const struct shunt_mmu_event *e)
 	monitor.import_ops->notify(&monitor, (void *)e->start, e->end - e->start);
 }
 
+/* Takes those out of the lists that are marked, overlap, and have no subscription after `time`. */
+static struct range *take_changed(uintptr_t from, uintptr_t to, uint64_t time)
+{
+	struct range *taken = NULL, **at, *r;
+
+	pthread_mutex_lock(&lock);
+	for (int b = 0; b < BUCKETS; b++) {
+		for (at = &buckets[b]; (r = *at);) {
+			if (!r->changed || r->start >= to || r->start + r->length <= from || r->time > time) {
+				at = &r->next;
+				continue;
+			}
+			*at = r->next;
+			r->next = taken;
+			taken = r;
+		}
+	}
+	pthread_mutex_unlock(&lock);
+	return taken;
+}
+
+static void give_spare(struct range *r)
+{
+	pthread_mutex_lock(&lock);
+	r->next = spare;
+	spare = r;
+	pthread_mutex_unlock(&lock);
+}
+
+static void tell_and_forget(struct shunt_mmu_notifier *n, const struct shunt_mmu_event *e)
+{
+	struct range *r, *next;
+	uint64_t time;
+
+	pthread_mutex_lock(&lock);
+	time = now;
+	pthread_mutex_unlock(&lock);
+	tell(n, e);
+	if (!all_changed)
+		return;
+	for (r = take_changed(e->start, e->end, time); r; r = next) {
+		next = r->next;
+		shunt_mmu_interval_remove(&r->interval);
+		all_changed--;
+		give_spare(r);
+	}
+}
+
 static const struct shunt_mmu_notifier_ops notifier_ops = {
-	.invalidate_range_start = tell, .invalidate_range_end = tell,
+	.invalidate_range_start = tell, .invalidate_range_end = tell_and_forget,
 };
 
 static struct shunt_mmu_notifier notifier;
@@ -84,21 +138,51 @@ static int start(struct fid_mem_monitor *m)
 	return shunt_mmu_notifier_register(&notifier);
 }
 
-static void stop(struct fid_mem_monitor *m)
+static void free_all(struct range **list)
 {
 	struct range *r;
 
-	(void)m;
-	shunt_mmu_notifier_unregister(&notifier);
-	while ((r = spare)) {
-		spare = r->next;
+	while ((r = *list)) {
+		*list = r->next;
+		shunt_mmu_interval_remove(&r->interval);
 		free(r);
 	}
+}
+
+/* There is no cache. */
+static void stop(struct fid_mem_monitor *m)
+{
+	(void)m;
+	shunt_mmu_notifier_unregister(&notifier);
+	for (int b = 0; b < BUCKETS; b++)
+		free_all(&buckets[b]);
+	free_all(&spare);
+	all_changed = 0;
 }
 
 static struct range **bucket(uintptr_t start)
 {
 	return &buckets[(start >> 12) % BUCKETS];
+}
+
+/* Whether there is one that is not marked. If it is in the same moment, its time must be what it was. */
+static bool subscribe_again(uintptr_t start, size_t length)
+{
+	bool found = false;
+	uint64_t before;
+
+	pthread_mutex_lock(&lock);
+	for (struct range *r = *bucket(start); r && !found; r = r->next) {
+		if (r->start != start || r->length != length || r->changed)
+			continue;
+		before = r->time;
+		r->time = ++now;
+		found = !r->changed;
+		if (!found)
+			r->time = before;
+	}
+	pthread_mutex_unlock(&lock);
+	return found;
 }
 
 static struct range *take_spare(void)
@@ -113,73 +197,59 @@ static struct range *take_spare(void)
 	return r ? r : malloc(sizeof *r);
 }
 
-static void give_spare(struct range *r)
+static void put_in(struct range *r)
 {
+	struct range **b = bucket(r->start);
+
 	pthread_mutex_lock(&lock);
-	r->next = spare;
-	spare = r;
+	r->time = ++now;
+	r->next = *b;
+	*b = r;
 	pthread_mutex_unlock(&lock);
 }
 
+static void take_out(struct range *r)
+{
+	struct range **at = bucket(r->start);
+
+	pthread_mutex_lock(&lock);
+	while (*at != r)
+		at = &(*at)->next;
+	*at = r->next;
+	pthread_mutex_unlock(&lock);
+}
+
+/* In the list first: whoever marks it looks for it there after the change. */
 static int subscribe(struct fid_mem_monitor *m, const void *address, size_t length)
 {
-	struct range *r = take_spare(), **b = bucket((uintptr_t)address);
+	struct range *r;
 	int error;
 
 	(void)m;
+	if (subscribe_again((uintptr_t)address, length))
+		return 0;
+	r = take_spare();
 	if (!r)
 		return -FI_ENOMEM;
 	*r = (struct range){.start = (uintptr_t)address, .length = length,
 		.interval = {.ops = &interval_ops, .kinds = KINDS, .flags = SHUNT_MMU_DIRECT | partial}};
+	put_in(r);
 	error = shunt_mmu_interval_insert(&r->interval, r->start, length);
 	if (error) {
+		take_out(r);
 		give_spare(r);
-		return error;
 	}
-	pthread_mutex_lock(&lock);
-	r->next = *b;
-	*b = r;
-	pthread_mutex_unlock(&lock);
-	return 0;
-}
-
-/*
- * Which of several that subscribed the same range asks is not known. Who leaves takes one that has not changed, if
- * there is one: so as long as anybody has a registration from before the change, valid() says no to all of
- * them. That is once too often, never once too seldom.
- */
-static struct range *take_out(uintptr_t address, size_t length)
-{
-	struct range **at, **found = NULL, *r;
-
-	pthread_mutex_lock(&lock);
-	for (at = bucket(address); *at; at = &(*at)->next) {
-		if ((*at)->start != address || (*at)->length != length)
-			continue;
-		found = at;
-		if (!(*at)->changed)
-			break;
-	}
-	r = found ? *found : NULL;
-	if (r)
-		*found = r->next;
-	pthread_mutex_unlock(&lock);
-	return r;
+	return error;
 }
 
 static void unsubscribe(struct fid_mem_monitor *m, const void *address, size_t length)
 {
-	struct range *r = take_out((uintptr_t)address, length);
-
 	(void)m;
-	if (!r)
-		return;
-	shunt_mmu_interval_remove(&r->interval);
-	if (r->changed)
-		all_changed--;
-	give_spare(r);
+	(void)address;
+	(void)length;
 }
 
+/* No as long as anything marked is here: once too often, if another cache had it, never once too seldom. */
 static bool valid(struct fid_mem_monitor *m, const void *address, size_t length)
 {
 	bool r = true;
