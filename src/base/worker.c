@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* worker.c - see worker.h. */
+#include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
@@ -10,6 +11,9 @@
 #include "arch/x86_64/text_sys.h"
 #include "base/hold.h"
 #include "base/worker.h"
+
+#define STACK	   ((size_t)256 << 10)
+#define MOST_STACK ((size_t)256 << 20)
 
 static __thread const struct shunt_worker *self;
 
@@ -41,14 +45,19 @@ static int start(struct shunt_worker *w)
 	sigset_t before;
 	pthread_attr_t attr;
 	pthread_t thread;
-	int r;
+	int r = EINVAL;
 
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&attr, 256 << 10);
 	/* The thread has this mask, too: a breakpoint in its way must not kill it. */
 	shunt_hold_signals(&before);
-	r = pthread_create(&thread, &attr, run, w);
+	/* Too small if the program has so many thread-local variables: they are taken from it. */
+	for (size_t size = STACK; size <= MOST_STACK; size *= 4) {
+		pthread_attr_setstacksize(&attr, size);
+		r = pthread_create(&thread, &attr, run, w);
+		if (r != EINVAL)
+			break;
+	}
 	shunt_release_signals(&before);
 	pthread_attr_destroy(&attr);
 	return -r;

@@ -20,12 +20,10 @@ SHUNT_API int shunt_mmu_change_begin(struct shunt_mmu_change *c, enum shunt_mmu_
 {
 	struct change *own = (void *)c;
 
+	if (start >= end || end > -page || (unsigned)kind >= SHUNT_MMU_EXEC)
+		return -EINVAL;
 	start &= -page;
-	if (end > -page || (unsigned)kind >= SHUNT_MMU_EXEC)
-		return -EINVAL;
 	end = (end + page - 1) & -page;
-	if (start >= end)
-		return -EINVAL;
 	own->op.range[0] = (struct shunt_mmu_range){start, end, new_start, kind, 0};
 	own->op.n = 1;
 	own->op.context = 0;
@@ -43,6 +41,23 @@ SHUNT_API void shunt_mmu_change_end(struct shunt_mmu_change *c, bool failed, uin
 		shunt_mmu_op_end(&own->op, failed ? -EINVAL : (long)new_start);
 }
 
+/*
+ * What only this process's own threads tell of: the exec and the exit of a child that shares the memory leave it
+ * alone. False: the call is made as ever.
+ */
+static bool ours(long nr)
+{
+	bool exec = nr == SYS_execve || nr == SYS_execveat;
+
+	if (!exec && nr != SYS_exit_group)
+		return true;
+	if (shunt_sys(SYS_getpid) != __atomic_load_n(&shunt_mmu_page->owner, __ATOMIC_ACQUIRE))
+		return false;
+	if (!exec)
+		shunt_mmu_exiting();
+	return exec;
+}
+
 static bool forks(const struct shunt_mmu_op *op)
 {
 	return op->range[0].kind == SHUNT_MMU_FORK;
@@ -54,9 +69,10 @@ SHUNT_API long shunt_mmu_syscall(long nr, long a1, long a2, long a3, long a4, lo
 	struct shunt_mmu_op op;
 	long r;
 
-	op.context = 0;
 	op.n = shunt_mmu_decode(&call, op.range);
-	if (!op.n || !shunt_mmu_op_begin(&op))
+	/* A program that is executed has the mask that there is. */
+	op.context = op.n && op.range[0].kind == SHUNT_MMU_EXEC ? SHUNT_MMU_NO_HOLD : 0;
+	if (!ours(nr) || !op.n || !shunt_mmu_op_begin(&op))
 		return shunt_sys6(nr, a1, a2, a3, a4, a5, a6);
 	r = shunt_sys6(nr, a1, a2, a3, a4, a5, a6);
 	if (!r && forks(&op))

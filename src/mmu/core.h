@@ -154,6 +154,8 @@ int shunt_mmu_refuse_missing(uint32_t missing);
 /* ---- hand.c ---- */
 
 int shunt_mmu_hand_prepare(void);
+/* Memory for the first tasks: 0 or -ENOMEM. The registry's holder. */
+int shunt_mmu_hand_stock(void);
 /*
  * Both: signals held back. start has `who` (slots; their `open` is raised) and the intervals told of it on the
  * library's thread, and waits for that up to 10 ms; after that op->flags says that it is late.

@@ -10,6 +10,7 @@
  * A task has two items in the queue, its start's and its end's. Tasks come from memory that is mapped by the system
  * call itself when there are too few, and are used again, never given back.
  */
+#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -42,6 +43,7 @@ static struct shunt_mmu_task *free_tasks;
 static struct item *queue, **queue_end = &queue;
 static uint32_t queued; /* items, ever */
 static uint32_t done;	/* futex: items, ever */
+static bool stocked;	/* of the registry */
 
 int shunt_mmu_hand_prepare(void)
 {
@@ -53,6 +55,7 @@ void shunt_mmu_hand_reset(void)
 	queue = NULL;
 	queue_end = &queue;
 	free_tasks = NULL;
+	stocked = false;
 	queued = done = 0;
 }
 
@@ -76,6 +79,15 @@ static bool more(void)
 	for (size_t at = 0; at + sizeof(struct shunt_mmu_task) <= CHUNK; at += sizeof(struct shunt_mmu_task))
 		give((void *)(chunk + at));
 	return true;
+}
+
+/* The first are there before anybody is told: who frees memory because there is none needs one. */
+int shunt_mmu_hand_stock(void)
+{
+	if (!stocked && !more())
+		return -ENOMEM;
+	stocked = true;
+	return 0;
 }
 
 /* Without memory it waits for somebody's to be done: no change may go untold. */

@@ -164,6 +164,10 @@ int shunt_mmu_user_add(uint32_t *missing)
 	int r;
 
 	if (!users) {
+		/* Arming waits for the calls of threads, and this one is in one. */
+		r = shunt_mmu_inside() ? -EDEADLK : shunt_mmu_hand_stock();
+		if (r)
+			return r;
 		/* First: who comes through a place is in a section from the first moment on. */
 		__atomic_store_n(&shunt_mmu_page->armed, 1, __ATOMIC_SEQ_CST);
 		r = shunt_mmu_sites_arm(&missing_sources, why, sizeof why);

@@ -24,6 +24,36 @@ static bool concerns_anybody(const struct shunt_mmu_range *r)
 	       shunt_mmu_tree_overlaps(r->start, r->end);
 }
 
+/*
+ * As shunt_srcu_read_lock(), but whole for all processors: a child that shares our memory (CLONE_VM) and runs beside
+ * its parent has the same thread-local variables, and of two plain additions at a time one would be lost.
+ */
+static int enter(struct shunt_srcu *d)
+{
+	char *self = shunt_srcu_self;
+	uint32_t word = __atomic_load_n(&d->word, __ATOMIC_RELAXED);
+
+	if (!self || word < 16)
+		return shunt_srcu_lock_slow(d);
+	__atomic_fetch_add((uint64_t *)(void *)(self + word), 1, __ATOMIC_SEQ_CST);
+	return (int)word;
+}
+
+/*
+ * The last thing: signals that were held back come now, and a handler that jumps away from here leaves nothing open.
+ */
+static void leave(struct shunt_mmu_op *op)
+{
+	char *self = shunt_srcu_self;
+
+	if (self && op->section >= 16)
+		__atomic_fetch_add((uint64_t *)(void *)(self + op->section + 16), 1, __ATOMIC_SEQ_CST);
+	else
+		shunt_srcu_unlock_slow(op->domain, op->section);
+	if (op->told)
+		shunt_mmu_unhold(op->mask);
+}
+
 bool shunt_mmu_op_begin(struct shunt_mmu_op *op)
 {
 	op->owner = __atomic_load_n(&shunt_mmu_page->owner, __ATOMIC_ACQUIRE);
@@ -34,7 +64,7 @@ bool shunt_mmu_op_begin(struct shunt_mmu_op *op)
 	if (!op->owner || (shunt_mmu_forking && op->range[0].kind == SHUNT_MMU_FORK))
 		return false;
 	op->domain = shunt_mmu_ops;
-	op->section = shunt_srcu_read_lock(op->domain);
+	op->section = enter(op->domain);
 	op->told = false;
 	for (uint32_t i = 0; i < op->n && !op->told; i++)
 		op->told = concerns_anybody(&op->range[i]);
@@ -63,17 +93,16 @@ void shunt_mmu_op_end(struct shunt_mmu_op *op, long result)
 		note_result(op, result);
 		shunt_arch_mmu_call(shunt_mmu_tell_end, op);
 	}
-	shunt_srcu_read_unlock(op->domain, op->section);
+	leave(op);
 }
 
 void shunt_mmu_op_forked(struct shunt_mmu_op *op)
 {
 	if (op->told) {
 		shunt_mmu_under_way = op->outer;
-		if (!(op->context & SHUNT_MMU_NO_HOLD))
-			shunt_mmu_unhold(op->mask);
+		op->told = !(op->context & SHUNT_MMU_NO_HOLD);
 	}
-	shunt_srcu_read_unlock(op->domain, op->section);
+	leave(op);
 }
 
 bool shunt_mmu_in_callback(void)

@@ -9,8 +9,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "mmu/core.h"
 #include "mmu/guard.h"
 #include "rcu/reader.h"
@@ -327,7 +329,6 @@ void shunt_mmu_tell_end(void *arg)
 			shunt_mmu_active_lower();
 	}
 	pop(op);
-	shunt_mmu_unhold(op->mask);
 	errno = err;
 }
 
@@ -428,18 +429,47 @@ static void exiting(void *unused)
 	}
 }
 
+#define EXIT_WAIT_NS 1000000000u
+
+static int32_t exited;	       /* the process that has begun to exit */
+static int32_t exiting_thread; /* of it */
+static uint32_t releases_done; /* futex: the process that has released all */
+
+/* Another thread is at it. It may need what we hold: no longer than a second. */
+static void wait_released(int32_t self)
+{
+	uint64_t end = shunt_now_ns() + EXIT_WAIT_NS, now;
+	uint32_t done;
+
+	if (__atomic_load_n(&exiting_thread, __ATOMIC_SEQ_CST) == shunt_sys(SYS_gettid) || shunt_mmu_inside())
+		return;
+	while ((done = __atomic_load_n(&releases_done, __ATOMIC_SEQ_CST)) != (uint32_t)self &&
+		(now = shunt_now_ns()) < end) {
+		struct timespec left = {0, (long)(end - now)};
+
+		if (left.tv_nsec >= 1000000000)
+			left.tv_nsec = 999999999;
+		shunt_sys(SYS_futex, &releases_done, FUTEX_WAIT_PRIVATE, done, &left);
+	}
+}
+
 void shunt_mmu_exiting(void)
 {
-	static int32_t exited; /* the process that has */
 	int32_t self = shunt_mmu_page->owner;
 	int section;
 
-	if (!__atomic_load_n(&shunt_mmu_page->armed, __ATOMIC_ACQUIRE) ||
-		__atomic_exchange_n(&exited, self, __ATOMIC_SEQ_CST) == self)
+	if (!__atomic_load_n(&shunt_mmu_page->armed, __ATOMIC_ACQUIRE))
 		return;
+	if (__atomic_exchange_n(&exited, self, __ATOMIC_SEQ_CST) == self) {
+		wait_released(self);
+		return;
+	}
+	__atomic_store_n(&exiting_thread, (int32_t)shunt_sys(SYS_gettid), __ATOMIC_SEQ_CST);
 	section = shunt_srcu_read_lock(shunt_mmu_ops);
 	shunt_arch_mmu_call(exiting, NULL);
 	shunt_srcu_read_unlock(shunt_mmu_ops, section);
+	__atomic_store_n(&releases_done, (uint32_t)self, __ATOMIC_SEQ_CST);
+	shunt_sys(SYS_futex, &releases_done, FUTEX_WAKE_PRIVATE, INT32_MAX);
 }
 
 void shunt_mmu_tell_late(const struct shunt_mmu_range *r)
@@ -496,7 +526,7 @@ static void tell_page(struct shunt_mmu_op *op)
 SHUNT_API int shunt_mmu_invalidate_page(uintptr_t page)
 {
 	struct shunt_mmu_op op = {.range = {{page, page + 4096, 0, SHUNT_MMU_UNMAP, 0}}, .n = 1,
-		.owner = shunt_mmu_page->owner};
+		.owner = shunt_mmu_page->owner, .domain = shunt_mmu_ops};
 	uint64_t mask;
 	int section, err = errno;
 
@@ -504,13 +534,13 @@ SHUNT_API int shunt_mmu_invalidate_page(uintptr_t page)
 		return -EINVAL;
 	if (!__atomic_load_n(&shunt_mmu_page->armed, __ATOMIC_ACQUIRE))
 		return 0;
-	section = shunt_srcu_read_lock(shunt_mmu_ops);
 	mask = shunt_mmu_hold();
+	section = shunt_srcu_read_lock(op.domain);
 	push(&op);
 	tell_page(&op);
 	pop(&op);
+	shunt_srcu_read_unlock(op.domain, section);
 	shunt_mmu_unhold(mask);
-	shunt_srcu_read_unlock(shunt_mmu_ops, section);
 	errno = err;
 	return 0;
 }
