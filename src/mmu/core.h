@@ -146,7 +146,7 @@ void shunt_mmu_interval_forget(void);
 
 void shunt_mmu_registry_take(void); /* looks for a fork first */
 void shunt_mmu_registry_give(void);
-/* One more who wants to be told: arms. Fills *missing. The registry's holder. */
+/* One more who wants to be told: the first one arms. Fills *missing. The registry's holder. */
 int shunt_mmu_user_add(uint32_t *missing);
 void shunt_mmu_user_drop(void);
 int shunt_mmu_refuse_missing(uint32_t missing);

@@ -126,9 +126,10 @@ bool shunt_mmu_ask_young(uintptr_t start, uintptr_t end);
  * Arms all places; those that cannot be are left alone. *missing gets 1 << enum shunt_mmu_source for those sources
  * that could be expected to be seen before and will not be. When it returns no thread is any more inside
  * of a call that it began through a place while that was not armed. The caller holds no lock that a callback may
- * need. 0 or -errno with nothing armed, why in `why`.
+ * need. 0 or -errno with nothing armed, why in `why`. `again`: they are armed for others; those are armed that have come
+ * since, and stay so whatever is returned.
  */
-int shunt_mmu_sites_arm(uint32_t *missing, char *why, size_t size);
+int shunt_mmu_sites_arm(bool again, uint32_t *missing, char *why, size_t size);
 /* Puts the bytes back. Threads may still be in what the places led to. */
 void shunt_mmu_sites_disarm(void);
 /* Has their lock taken over fork(): call it before registering the lock that is held around the two. Once. */

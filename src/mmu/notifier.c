@@ -170,7 +170,7 @@ int shunt_mmu_user_add(uint32_t *missing)
 			return r;
 		/* First: who comes through a place is in a section from the first moment on. */
 		__atomic_store_n(&shunt_mmu_page->armed, 1, __ATOMIC_SEQ_CST);
-		r = shunt_mmu_sites_arm(&missing_sources, why, sizeof why);
+		r = shunt_mmu_sites_arm(false, &missing_sources, why, sizeof why);
 		if (r) {
 			__atomic_store_n(&shunt_mmu_page->armed, 0, __ATOMIC_SEQ_CST);
 			shunt_log(SHUNT_LOG_ERROR, "mmu: %s", why);
@@ -287,24 +287,57 @@ static struct shunt_mmu_member *member_of(const struct shunt_mmu_notifier *n)
 	return m && m->process == shunt_mmu_page->owner ? m : NULL;
 }
 
-static int add(struct shunt_mmu_notifier *n, struct shunt_mmu_member *m)
+/*
+ * What has been loaded since places were armed. Without the registry: it waits for the loader's lock, and who holds
+ * that may be in a callback. It stays armed meanwhile, since the caller counts as a user.
+ */
+static int arm_more(uint32_t *missing)
 {
-	uint32_t missing;
-	int slot, r;
+	char why[200];
+	int r = shunt_mmu_sites_arm(true, missing, why, sizeof why);
+
+	if (r)
+		shunt_log(SHUNT_LOG_ERROR, "mmu: %s", why);
+	return r;
+}
+
+/* Becomes a user, with what has been loaded up to now armed. */
+static int arm(const struct shunt_mmu_notifier *n, uint32_t *missing)
+{
+	bool first;
+	int r;
+
+	shunt_mmu_registry_take();
+	first = !users;
+	r = member_of(n) ? -EALREADY : shunt_mmu_user_add(missing);
+	shunt_mmu_registry_give();
+	if (r || first)
+		return r;
+	r = arm_more(missing);
+	shunt_mmu_registry_take();
+	if (r)
+		shunt_mmu_user_drop();
+	else
+		missing_sources = *missing;
+	shunt_mmu_registry_give();
+	return r;
+}
+
+/* The caller is a user already, and is none any more if it fails. */
+static int add(struct shunt_mmu_notifier *n, struct shunt_mmu_member *m, uint32_t missing)
+{
+	int slot, r = 0;
 
 	free_gone();
-	if (member_of(n))
-		return -EALREADY;
 	slot = take_slot();
 	if (slot < 0)
-		return slot;
-	r = shunt_mmu_user_add(&missing);
-	if (!r && missing && !(n->flags & SHUNT_MMU_PARTIAL)) {
-		shunt_mmu_user_drop();
+		r = slot;
+	else if (missing && !(n->flags & SHUNT_MMU_PARTIAL))
 		r = shunt_mmu_refuse_missing(missing);
-	}
 	if (r) {
-		give_slot((uint32_t)slot);
+		if (slot >= 0)
+			give_slot((uint32_t)slot);
+		shunt_mmu_user_drop();
 		return r;
 	}
 	m->slot = (uint32_t)slot;
@@ -317,6 +350,7 @@ static int add(struct shunt_mmu_notifier *n, struct shunt_mmu_member *m)
 SHUNT_API int shunt_mmu_notifier_register(struct shunt_mmu_notifier *n)
 {
 	struct shunt_mmu_member *m;
+	uint32_t missing;
 	int r = check(n);
 
 	if (r)
@@ -331,9 +365,12 @@ SHUNT_API int shunt_mmu_notifier_register(struct shunt_mmu_notifier *n)
 	m->ops = n->ops;
 	m->kinds = n->kinds ? n->kinds : (1u << SHUNT_MMU_KINDS) - 1;
 	m->direct = n->flags & SHUNT_MMU_DIRECT;
-	shunt_mmu_registry_take();
-	r = add(n, m);
-	shunt_mmu_registry_give();
+	r = arm(n, &missing);
+	if (!r) {
+		shunt_mmu_registry_take();
+		r = add(n, m, missing);
+		shunt_mmu_registry_give();
+	}
 	if (r)
 		free(m);
 	else

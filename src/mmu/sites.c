@@ -406,6 +406,7 @@ static size_t without(size_t n, const void *addr)
 
 struct job {
 	bool arm;
+	size_t written;
 	struct shunt_text_result res;
 };
 
@@ -431,6 +432,7 @@ static int write_all(struct job *j)
 	}
 	for (size_t i = 0; i < n && !r; i++)
 		shunt_mmu_places[number[i]].armed = j->arm;
+	j->written = r ? 0 : n;
 	return r;
 }
 
@@ -580,7 +582,7 @@ static int disarm(void)
 	return r;
 }
 
-int shunt_mmu_sites_arm(uint32_t *missing, char *why, size_t size)
+int shunt_mmu_sites_arm(bool again, uint32_t *missing, char *why, size_t size)
 {
 	struct job j = {.arm = true};
 	char first[128] = "";
@@ -595,7 +597,7 @@ int shunt_mmu_sites_arm(uint32_t *missing, char *why, size_t size)
 	if (r)
 		shunt_why(why, size, r, "code could not be patched: %s",
 			*j.res.reason ? j.res.reason : strerror(-r));
-	else if ((r = wait_outside(why, size)))
+	else if (j.written && (r = wait_outside(why, size)) && !again)
 		disarm();
 	*missing = r ? 0 : shunt_mmu_sites_missing(&libc, first, sizeof first);
 	if (*first)

@@ -377,7 +377,8 @@ static int prepare_new(bool twins)
 	if (!n)
 		return 0;
 	r = shunt_maps_read(&maps);
-	if (r == -ENOMEM)
+	/* What goes by: later they can be looked at. */
+	if (r == -ENOMEM || r == -EMFILE || r == -ENFILE)
 		return r;
 	if (r)
 		shunt_log(SHUNT_LOG_WARNING, "cannot read /proc/thread-self/maps: error %d", -r);

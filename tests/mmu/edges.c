@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * edges.c - notifiers where programs seldom go: no memory, no descriptors, a handler that jumps away, a child
+ * that shares the memory, two who exit, exec by hand. Each in a process of its own, which is killed if it hangs:
+ * with signals held back nothing else ends it. The program has more thread-local variables than a
+ * small stack has room for, so the library's threads are an edge, too.
+ */
+#include <dlfcn.h>
+#include <setjmp.h>
+#include <spawn.h>
+#include <sys/resource.h>
+
+#include "guarantee.h"
+
+static __thread volatile char much[1 << 20];
+static const char *later;
+static pid_t child;
+
+static void kill_child(int sig)
+{
+	(void)sig;
+	kill(child, SIGKILL);
+}
+
+/* What the case returns is 0 if it is well. */
+static void in_child(int (*fn)(void), const char *property)
+{
+	int status;
+
+	fflush(stdout);
+	child = fork();
+	if (!child) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(fn());
+	}
+	alarm(20);
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	alarm(0);
+	ok(status == 0, "%s", property);
+	if (status)
+		diag(WIFEXITED(status) ? "step %d" : "signal %d",
+			WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+}
+
+static char *map(size_t length)
+{
+	char *p = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		_exit(99);
+	return p;
+}
+
+/* Whether nothing is left open: who registers waits for all that is. */
+static int registers_anew(void)
+{
+	static COUNTER(another);
+	int r = shunt_mmu_notifier_register(&another.n);
+
+	return r ? r : shunt_mmu_notifier_unregister(&another.n);
+}
+
+static int large_thread_variables(void)
+{
+	COUNTER(c);
+
+	much[7] = 1;
+	return shunt_mmu_notifier_register(&c.n) || shunt_mmu_notifier_unregister(&c.n);
+}
+
+static int no_memory(void)
+{
+	struct rlimit none = {4096, 4096};
+	char *volatile block = malloc(4 << 20);
+	static COUNTER(c);
+
+	enter(&c);
+	c.from = (uintptr_t)block & -PAGE;
+	c.to = c.from + 1;
+	setrlimit(RLIMIT_AS, &none);
+	free(block); /* libc's munmap: handed over, with a task */
+	shunt_mmu_sync();
+	return c.starts != 1 || c.ends != 1;
+}
+
+static int no_descriptors(void)
+{
+	static struct shunt_mmu_coverage cover;
+	struct rlimit before, none;
+	COUNTER(c);
+
+	getrlimit(RLIMIT_NOFILE, &before);
+	none = before;
+	none.rlim_cur = 0;
+	setrlimit(RLIMIT_NOFILE, &none);
+	if (shunt_mmu_notifier_register(&c.n) != -EMFILE)
+		return 1;
+	setrlimit(RLIMIT_NOFILE, &before);
+	if (shunt_mmu_notifier_register(&c.n))
+		return 2;
+	if (shunt_mmu_coverage(&cover) || cover.source[SHUNT_MMU_SRC_LOADER].when != SHUNT_MMU_SEEN_BEFORE)
+		return 3;
+	return shunt_mmu_notifier_unregister(&c.n);
+}
+
+/* --- exec and exit ---------------------------------------------------------------------- */
+
+static int exec_keeps_mask(void)
+{
+	char *argv[] = {"edges", "mask", NULL};
+	static COUNTER(c);
+
+	enter(&c);
+	shunt_mmu_syscall(SYS_execve, (long)"/proc/self/exe", (long)argv, (long)environ, 0, 0, 0);
+	return 9;
+}
+
+static int mask_is_empty(void)
+{
+	sigset_t now;
+
+	sigprocmask(SIG_BLOCK, NULL, &now);
+	return sigismember(&now, SIGTERM) || sigismember(&now, SIGUSR1);
+}
+
+static int exec_of_vfork_child(void)
+{
+	static COUNTER(c);
+	pid_t pid;
+
+	c.n.kinds = 1u << SHUNT_MMU_EXEC;
+	enter(&c);
+	pid = vfork();
+	if (!pid) {
+		char *argv[] = {"true", NULL};
+
+		shunt_mmu_syscall(SYS_execve, (long)"/bin/true", (long)argv, (long)environ, 0, 0, 0);
+		_exit(1);
+	}
+	if (exit_of(pid) || c.starts)
+		return 1;
+	return registers_anew() ? 2 : shunt_mmu_notifier_unregister(&c.n) ? 3 : 0;
+}
+
+static void say_released(struct counter *c)
+{
+	(void)c;
+	_exit(0); /* not what exit_group() was given */
+}
+
+static int exit_by_hand(void)
+{
+	static COUNTER(c);
+
+	c.in_release = say_released;
+	enter(&c);
+	shunt_mmu_syscall(SYS_exit_group, 7, 0, 0, 0, 0, 0);
+	return 8;
+}
+
+static atomic_int releasing, other;
+static int to_parent;
+
+/* The other one is in _exit(): either it sleeps there until this is over, or it ends us here. */
+static void release_slowly(struct counter *c)
+{
+	(void)c;
+	await(&other, 1);
+	reach(&releasing, 1);
+	while (!sleeps(other))
+		sched_yield();
+	if (write(to_parent, "r", 1) != 1)
+		_exit(5);
+}
+
+static void *exits(void *unused)
+{
+	(void)unused;
+	other = self();
+	while (!atomic_load(&releasing))
+		;
+	_exit(0);
+}
+
+static int exits_twice(void)
+{
+	static COUNTER(c);
+	pthread_t t;
+
+	c.in_release = release_slowly;
+	enter(&c);
+	pthread_create(&t, NULL, exits, NULL);
+	_exit(0);
+}
+
+static int exit_beside_exit(void)
+{
+	int p[2];
+	char byte;
+	pid_t pid;
+
+	if (pipe(p))
+		return 1;
+	pid = fork();
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(p[0]);
+		to_parent = p[1];
+		_exit(exits_twice());
+	}
+	close(p[1]);
+	return exit_of(pid) ? 2 : read(p[0], &byte, 1) == 1 ? 0 : 3;
+}
+
+/* --- jumps, shared memory ------------------------------------------------------------------ */
+
+static sigjmp_buf away;
+
+static void jump(int sig)
+{
+	(void)sig;
+	siglongjmp(away, 1);
+}
+
+/* It is held back, and comes when the change has ended. */
+static void send_signal(struct counter *c)
+{
+	(void)c;
+	pthread_kill(pthread_self(), SIGUSR1);
+}
+
+static int handler_jumps(void)
+{
+	char *p = map(PAGE);
+	static COUNTER(c);
+
+	signal(SIGUSR1, jump);
+	c.in_start = send_signal;
+	c.from = (uintptr_t)p;
+	c.to = c.from + 1;
+	enter(&c);
+	if (!sigsetjmp(away, 1)) {
+		munmap(p, PAGE);
+		return 1;
+	}
+	if (c.starts != 1 || c.ends != 1)
+		return 2;
+	return registers_anew() ? 3 : shunt_mmu_notifier_unregister(&c.n) ? 4 : 0;
+}
+
+static int unmap_nothing(void *unused)
+{
+	(void)unused;
+	for (int i = 0; i < 100000; i++)
+		syscall(SYS_munmap, SOMEWHERE, PAGE);
+	return 0;
+}
+
+/* The child has the thread-local variables of the thread that made it. */
+static int shares_memory(void)
+{
+	char *stack = map(1 << 20);
+	static COUNTER(c);
+	pid_t pid;
+
+	c.n.kinds = 1u << SHUNT_MMU_FORK;
+	enter(&c);
+	pid = clone(unmap_nothing, stack + (1 << 20), CLONE_VM | SIGCHLD, NULL);
+	unmap_nothing(NULL);
+	return exit_of(pid) ? 1 : registers_anew() ? 2 : 0;
+}
+
+/* --- what is refused, what comes later -------------------------------------------------------- */
+
+static int inserted;
+static struct shunt_mmu_interval interval;
+
+static void invalidate(struct shunt_mmu_interval *i, const struct shunt_mmu_event *e, uint64_t seq)
+{
+	(void)i;
+	(void)e;
+	(void)seq;
+}
+
+static const struct shunt_mmu_interval_ops interval_ops = {.invalidate = invalidate};
+
+static void leave_and_insert(struct counter *c)
+{
+	shunt_mmu_notifier_unregister(&c->n);
+	interval.ops = &interval_ops;
+	interval.flags = SHUNT_MMU_PARTIAL;
+	inserted = shunt_mmu_interval_insert(&interval, SOMEWHERE, PAGE);
+}
+
+static int first_interval_in_callback(void)
+{
+	static BY_HAND(c);
+
+	c.in_start = leave_and_insert;
+	enter(&c);
+	change();
+	return inserted != -EDEADLK || interval.node;
+}
+
+static int backward_change(void)
+{
+	struct shunt_mmu_change c;
+
+	return shunt_mmu_change_begin(&c, SHUNT_MMU_UNMAP, 0x1800, 0x1200, 0) != -EINVAL ||
+	       shunt_mmu_change_begin(&c, SHUNT_MMU_UNMAP, 0x1800, 0x1800, 0) != -EINVAL;
+}
+
+static int loaded_later(void)
+{
+	static COUNTER(first);
+	static COUNTER(second);
+	long (*unmap)(void *, size_t);
+	void *object;
+	char *p;
+
+	first.n.kinds = 1u << SHUNT_MMU_FORK;
+	enter(&first);
+	object = dlopen(later, RTLD_NOW);
+	if (!object)
+		return 1;
+	*(void **)&unmap = dlsym(object, "unmap_later");
+	enter(&second);
+	p = map(PAGE);
+	second.from = (uintptr_t)p;
+	second.to = second.from + 1;
+	if (unmap(p, PAGE))
+		return 2;
+	return second.starts != 1 || second.ends != 1 ? 3 : 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1 && !strcmp(argv[1], "mask"))
+		return mask_is_empty();
+	later = argv[1];
+	signal(SIGALRM, kill_child);
+	in_child(large_thread_variables, "many thread-local variables: registers");
+#ifndef SANITIZED
+	in_child(no_memory, "no memory: what libc frees is told, and nothing waits for ever");
+#endif
+	in_child(no_descriptors, "no descriptors: refused, and later everything is found");
+	in_child(exec_keeps_mask, "what is executed by hand has the program's signal mask");
+	in_child(exec_of_vfork_child, "a vfork child's exec by hand is not told, and leaves nothing open");
+	in_child(exit_by_hand, "exit_group by hand: release");
+	in_child(exit_beside_exit, "another one who exits waits for releases");
+	in_child(handler_jumps, "a handler that came during the change may jump away");
+	in_child(shares_memory, "a child that shares the memory, beside its parent, leaves nothing open");
+	in_child(first_interval_in_callback, "the first interval from inside of a callback: -EDEADLK");
+	in_child(backward_change, "a change that ends before it starts: -EINVAL");
+	in_child(loaded_later, "what was loaded later is seen by who registers later");
+	return done();
+}
