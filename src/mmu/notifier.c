@@ -62,13 +62,16 @@ __thread uint32_t shunt_mmu_forking;
 static __thread struct fork_op *forks;
 static __thread uint32_t depth; /* of fork() in callbacks of fork(), told or not */
 
-static void tell_fork(void)
+/* false: there was nobody. Without memory the place in _Fork() tells of it, later. */
+static bool tell_fork(void)
 {
-	struct fork_op *f = shunt_mmu_page->armed ? malloc(sizeof *f) : NULL;
+	struct fork_op *f;
 
-	depth++;
+	if (!__atomic_load_n(&shunt_mmu_page->armed, __ATOMIC_ACQUIRE))
+		return false;
+	f = malloc(sizeof *f);
 	if (!f)
-		return;
+		return true;
 	f->op.n = 1;
 	f->op.context = 0;
 	f->op.range[0] = (struct shunt_mmu_range){0, (uintptr_t)1 << 56, 0, SHUNT_MMU_FORK, 0};
@@ -77,6 +80,7 @@ static void tell_fork(void)
 	f->outer = forks;
 	forks = f;
 	shunt_mmu_forking++;
+	return true;
 }
 
 /* The one that is over; or NULL: it was not told. */
@@ -93,8 +97,17 @@ static struct fork_op *forked(void)
 
 static void before_fork(void)
 {
-	tell_fork();
+	bool told;
+
+	depth++;
+	told = tell_fork();
 	shunt_hold_take(&registry);
+	/* With the registry nobody comes any more; who came before that has to be told. */
+	while (!told && shunt_mmu_page->armed) {
+		shunt_hold_give(&registry);
+		told = tell_fork();
+		shunt_hold_take(&registry);
+	}
 }
 
 static void after_fork(void)
