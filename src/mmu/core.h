@@ -33,6 +33,15 @@
 #include "base/hold.h"
 #include "mmu/mmu_internal.h"
 
+/*
+ * What is over and is to be taken out of the registry. Inside of a change that is left to the library's
+ * thread: who makes the change may hold a lock of libc's that fork() waits for while it has the registry.
+ */
+struct shunt_mmu_leaving {
+	struct shunt_mmu_leaving *next;
+	void (*out)(struct shunt_mmu_leaving *l); /* called with the registry */
+};
+
 /* A registered notifier: ours, so that nothing of the caller's is touched after it has gone. */
 struct shunt_mmu_member {
 	struct shunt_mmu_member *next; /* in the order of registration */
@@ -47,6 +56,7 @@ struct shunt_mmu_member {
 	uint32_t running;  /* futex: callbacks, other than release */
 	int32_t process;   /* that it is registered in */
 	uint64_t state;	   /* the grace period after which it is nobody's */
+	struct shunt_mmu_leaving leaving;
 	struct shunt_mmu_member *gone; /* who went after it; `next` stays for who stands here */
 	struct shunt_mmu_notifier *user;
 	const struct shunt_mmu_notifier_ops *ops;
@@ -71,6 +81,7 @@ struct shunt_mmu_node {
 	uint64_t state;	  /* a grace period: first to be settled, then to be nobody's */
 	struct shunt_mmu_interval *user;
 	const struct shunt_mmu_interval_ops *ops;
+	struct shunt_mmu_leaving leaving;
 	struct shunt_mmu_node *gone;
 };
 
@@ -146,6 +157,8 @@ void shunt_mmu_interval_forget(void);
 
 void shunt_mmu_registry_take(void); /* looks for a fork first */
 void shunt_mmu_registry_give(void);
+/* Has l->out(l) called with the registry: at once, or soon. Allocates nothing, waits for nobody in a callback. */
+void shunt_mmu_leave(struct shunt_mmu_leaving *l);
 /* One more who wants to be told: the first one arms. Fills *missing. The registry's holder. */
 int shunt_mmu_user_add(uint32_t *missing);
 void shunt_mmu_user_drop(void);
@@ -163,6 +176,7 @@ int shunt_mmu_hand_stock(void);
 void shunt_mmu_hand_start(struct shunt_mmu_op *op, const uint64_t *who);
 void shunt_mmu_hand_end(struct shunt_mmu_op *op);
 void shunt_mmu_hand_reset(void);
+void shunt_mmu_hand_leaving(struct shunt_mmu_leaving *l);
 
 /* ---- a lock for a few stores: signals are held back ---- */
 

@@ -44,6 +44,7 @@ static struct item *queue, **queue_end = &queue;
 static uint32_t queued; /* items, ever */
 static uint32_t done;	/* futex: items, ever */
 static bool stocked;	/* of the registry */
+static struct shunt_mmu_leaving *leaving; /* pushed by whoever is inside of a change */
 
 int shunt_mmu_hand_prepare(void)
 {
@@ -56,6 +57,7 @@ void shunt_mmu_hand_reset(void)
 	queue_end = &queue;
 	free_tasks = NULL;
 	stocked = false;
+	leaving = NULL;
 	queued = done = 0;
 }
 
@@ -202,20 +204,49 @@ static void run_end(struct shunt_mmu_task *t)
 	give(t);
 }
 
+static bool run_next(void)
+{
+	struct item *i = first();
+
+	if (!i)
+		return false;
+	if (i == &i->task->start)
+		run_start(i->task);
+	else
+		run_end(i->task);
+	__atomic_add_fetch(&done, 1, __ATOMIC_SEQ_CST);
+	shunt_sys(SYS_futex, &done, FUTEX_WAKE_PRIVATE, INT32_MAX);
+	return true;
+}
+
+void shunt_mmu_hand_leaving(struct shunt_mmu_leaving *l)
+{
+	l->next = __atomic_load_n(&leaving, __ATOMIC_RELAXED);
+	while (!__atomic_compare_exchange_n(&leaving, &l->next, l, true, __ATOMIC_SEQ_CST,
+		__ATOMIC_RELAXED))
+		;
+	shunt_worker_wake(&worker);
+}
+
+static bool take_leaving_out(void)
+{
+	struct shunt_mmu_leaving *l, *next;
+
+	if (!__atomic_load_n(&leaving, __ATOMIC_SEQ_CST))
+		return false;
+	shunt_mmu_registry_take();
+	for (l = __atomic_exchange_n(&leaving, NULL, __ATOMIC_SEQ_CST); l; l = next) {
+		next = l->next;
+		l->out(l);
+	}
+	shunt_mmu_registry_give();
+	return true;
+}
+
 static int pass(void)
 {
-	struct item *i;
-
-	while ((i = first())) {
-		struct shunt_mmu_task *t = i->task;
-
-		if (i == &t->start)
-			run_start(t);
-		else
-			run_end(t);
-		__atomic_add_fetch(&done, 1, __ATOMIC_SEQ_CST);
-		shunt_sys(SYS_futex, &done, FUTEX_WAKE_PRIVATE, INT32_MAX);
-	}
+	while (run_next() || take_leaving_out())
+		;
 	return -1;
 }
 

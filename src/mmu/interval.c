@@ -56,7 +56,7 @@ void shunt_mmu_interval_forget(void)
 
 static struct shunt_mmu_node *node_of(const struct shunt_mmu_interval *i)
 {
-	struct shunt_mmu_node *n = i->node;
+	struct shunt_mmu_node *n = __atomic_load_n(&i->node, __ATOMIC_SEQ_CST);
 
 	return n && n->process == shunt_mmu_page->owner ? n : NULL;
 }
@@ -137,28 +137,28 @@ SHUNT_API int shunt_mmu_interval_insert(struct shunt_mmu_interval *i, uintptr_t 
 	return r;
 }
 
-SHUNT_API int shunt_mmu_interval_remove(struct shunt_mmu_interval *i)
+static void take_out(struct shunt_mmu_leaving *l)
 {
-	struct shunt_mmu_node *n;
+	struct shunt_mmu_node *n = (void *)((char *)l - offsetof(struct shunt_mmu_node, leaving));
 
-	shunt_mmu_registry_take();
-	n = node_of(i);
-	i->node = NULL;
-	if (n) {
-		__atomic_store_n(&n->dead, 1, __ATOMIC_SEQ_CST);
-		shunt_mmu_tree_remove(n);
-	}
-	shunt_mmu_registry_give();
-	if (!n)
-		return -ENOENT;
-	shunt_mmu_wait_open(&n->running, shunt_mmu_held_by_self(n));
-	shunt_mmu_registry_take();
+	shunt_mmu_tree_remove(n);
 	n->state = shunt_srcu_get_state(shunt_mmu_ops);
 	n->gone = NULL;
 	*gone_end = n;
 	gone_end = &n->gone;
 	shunt_mmu_user_drop();
-	shunt_mmu_registry_give();
+}
+
+SHUNT_API int shunt_mmu_interval_remove(struct shunt_mmu_interval *i)
+{
+	struct shunt_mmu_node *n = node_of(i);
+
+	if (!__atomic_exchange_n(&i->node, NULL, __ATOMIC_SEQ_CST) || !n)
+		return -ENOENT;
+	__atomic_store_n(&n->dead, 1, __ATOMIC_SEQ_CST);
+	shunt_mmu_wait_open(&n->running, shunt_mmu_held_by_self(n));
+	n->leaving.out = take_out;
+	shunt_mmu_leave(&n->leaving);
 	return 0;
 }
 

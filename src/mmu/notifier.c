@@ -295,7 +295,7 @@ static int check(const struct shunt_mmu_notifier *n)
 /* What is of a parent's is not ours. */
 static struct shunt_mmu_member *member_of(const struct shunt_mmu_notifier *n)
 {
-	struct shunt_mmu_member *m = n->node;
+	struct shunt_mmu_member *m = __atomic_load_n(&n->node, __ATOMIC_SEQ_CST);
 
 	return m && m->process == shunt_mmu_page->owner ? m : NULL;
 }
@@ -406,21 +406,33 @@ static void wait_closed(struct shunt_mmu_member *m)
 	shunt_mmu_wait_open(&m->running, shunt_mmu_held_by_self(m));
 }
 
+void shunt_mmu_leave(struct shunt_mmu_leaving *l)
+{
+	if (shunt_mmu_inside()) {
+		shunt_mmu_hand_leaving(l);
+		return;
+	}
+	shunt_mmu_registry_take();
+	l->out(l);
+	shunt_mmu_registry_give();
+}
+
+static void take_out(struct shunt_mmu_leaving *l)
+{
+	unlink_member((void *)((char *)l - offsetof(struct shunt_mmu_member, leaving)));
+	shunt_mmu_user_drop();
+}
+
 SHUNT_API int shunt_mmu_notifier_unregister(struct shunt_mmu_notifier *n)
 {
-	struct shunt_mmu_member *m;
+	struct shunt_mmu_member *m = member_of(n);
 
-	shunt_mmu_registry_take();
-	m = member_of(n);
-	n->node = NULL;
-	shunt_mmu_registry_give();
-	if (!m)
+	/* Whoever else unregisters it finds nothing. */
+	if (!__atomic_exchange_n(&n->node, NULL, __ATOMIC_SEQ_CST) || !m)
 		return -ENOENT;
 	shunt_mmu_release(m);
 	wait_closed(m);
-	shunt_mmu_registry_take();
-	unlink_member(m);
-	shunt_mmu_user_drop();
-	shunt_mmu_registry_give();
+	m->leaving.out = take_out;
+	shunt_mmu_leave(&m->leaving);
 	return 0;
 }

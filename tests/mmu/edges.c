@@ -273,7 +273,6 @@ static int shares_memory(void)
 
 /* --- what is refused, what comes later -------------------------------------------------------- */
 
-static int inserted;
 static struct shunt_mmu_interval interval;
 
 static void invalidate(struct shunt_mmu_interval *i, const struct shunt_mmu_event *e, uint64_t seq)
@@ -285,22 +284,18 @@ static void invalidate(struct shunt_mmu_interval *i, const struct shunt_mmu_even
 
 static const struct shunt_mmu_interval_ops interval_ops = {.invalidate = invalidate};
 
-static void leave_and_insert(struct counter *c)
+/* Of one's own change: whoever is told of it would do as well, but keeps the places armed. */
+static int first_interval_inside(void)
 {
-	shunt_mmu_notifier_unregister(&c->n);
+	struct shunt_mmu_change c;
+	int r;
+
 	interval.ops = &interval_ops;
 	interval.flags = SHUNT_MMU_PARTIAL;
-	inserted = shunt_mmu_interval_insert(&interval, SOMEWHERE, PAGE);
-}
-
-static int first_interval_in_callback(void)
-{
-	static BY_HAND(c);
-
-	c.in_start = leave_and_insert;
-	enter(&c);
-	change();
-	return inserted != -EDEADLK || interval.node;
+	shunt_mmu_change_begin(&c, SHUNT_MMU_UNMAP, SOMEWHERE, SOMEWHERE + PAGE, 0);
+	r = shunt_mmu_interval_insert(&interval, SOMEWHERE, PAGE);
+	shunt_mmu_change_end(&c, false, 0);
+	return r != -EDEADLK || interval.node;
 }
 
 static int backward_change(void)
@@ -351,7 +346,7 @@ int main(int argc, char **argv)
 	in_child(exit_beside_exit, "another one who exits waits for releases");
 	in_child(handler_jumps, "a handler that came during the change may jump away");
 	in_child(shares_memory, "a child that shares the memory, beside its parent, leaves nothing open");
-	in_child(first_interval_in_callback, "the first interval from inside of a callback: -EDEADLK");
+	in_child(first_interval_inside, "the first interval from inside of a change: -EDEADLK");
 	in_child(backward_change, "a change that ends before it starts: -EINVAL");
 	in_child(loaded_later, "what was loaded later is seen by who registers later");
 	return done();

@@ -666,11 +666,7 @@ static void op_watch(struct worker *w, struct region *r)
 	if (quiet)
 		return;
 	v->busy = direct ? 0 : 4;
-	/*
-	 * Not a direct one: it may be called with locks of malloc()'s held, which fork() waits for while it
-	 * holds the lock that unregister needs.
-	 */
-	v->quits_in = direct || upto(w, 4) ? 0 : 64;
+	v->quits_in = upto(w, 4) ? 0 : 64;
 	err = watcher_on(v, kinds, direct ? SHUNT_MMU_DIRECT : 0);
 	if (err)
 		fail("register: %s", strerror(-err));
