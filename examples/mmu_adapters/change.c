@@ -73,7 +73,7 @@ void held_drop(struct held *h)
  */
 char *change_page(const struct way *w)
 {
-	static atomic_ulong next = 1ul << 44;
+	static atomic_ulong next = 1ul << 45;
 	char *p = mmap((void *)atomic_fetch_add(&next, 4 * PAGE), 3 * PAGE, PROT_NONE,
 		ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 

@@ -152,6 +152,9 @@ static unsigned count_late(void)
 {
 	unsigned n = 0;
 
+#ifdef SANITIZED
+	return 0; /* its free() keeps what it gets */
+#endif
 	mallopt(M_MMAP_THRESHOLD, 65536);
 	for (uint32_t i = 1; i <= ROUNDS; i++)
 		n += stale_late(i);
