@@ -52,7 +52,7 @@ static unsigned count(const struct way *w)
 	return n;
 }
 
-/* Of how many pages the registration that was made after a change is kept: a cache that keeps none is never stale. */
+/* Of how many pages a registration made after a change is kept: a cache that keeps none is never stale. */
 static unsigned count_kept(void)
 {
 	unsigned n = 0, made;
