@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* guard.c - calling a callback that may not be left but by returning (guard.h). */
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,10 +28,13 @@ static void left(const bool *returned)
 		shunt_mmu_guard_broken("an exception or the end of its thread");
 }
 
+/* A thread that has been cancelled and unmaps on its way is not to end in a callback that writes or sleeps. */
 void shunt_mmu_guard(struct shunt_mmu_guarded *g)
 {
 	__attribute__((cleanup(left))) bool returned = false;
+	int cancel;
 
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	if (g->range_fn)
 		g->range_fn(g->notifier, &g->event);
 	else if (g->interval_fn)
@@ -42,4 +46,5 @@ void shunt_mmu_guard(struct shunt_mmu_guarded *g)
 	else if (g->young_fn)
 		g->young = g->young_fn(g->notifier, g->event.start, g->event.end);
 	returned = true;
+	pthread_setcancelstate(cancel, NULL);
 }

@@ -55,6 +55,7 @@ struct fork_op {
 	struct shunt_mmu_op op;
 	bool begun;
 	uint32_t depth;
+	int err; /* errno before; meanwhile it is 0, and says whether fork() failed */
 	struct fork_op *outer;
 };
 
@@ -77,6 +78,8 @@ static bool tell_fork(void)
 	f->op.range[0] = (struct shunt_mmu_range){0, (uintptr_t)1 << 56, 0, SHUNT_MMU_FORK, 0};
 	f->begun = shunt_mmu_op_begin(&f->op);
 	f->depth = depth;
+	f->err = errno;
+	errno = 0;
 	f->outer = forks;
 	forks = f;
 	shunt_mmu_forking++;
@@ -116,8 +119,13 @@ static void after_fork(void)
 
 	shunt_hold_give(&registry);
 	f = forked();
-	if (f && f->begun)
-		shunt_mmu_op_end(&f->op, 0);
+	if (f) {
+		int failed = errno;
+
+		errno = failed ? failed : f->err;
+		if (f->begun)
+			shunt_mmu_op_end(&f->op, -failed);
+	}
 	free(f);
 }
 
@@ -127,8 +135,11 @@ static void in_child(void)
 
 	forget(true);
 	shunt_hold_give(&registry);
-	if (f && f->begun)
-		shunt_mmu_op_forked(&f->op);
+	if (f) {
+		errno = f->err;
+		if (f->begun)
+			shunt_mmu_op_forked(&f->op);
+	}
 	free(f);
 }
 

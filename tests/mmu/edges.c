@@ -255,6 +255,66 @@ static int handler_jumps(void)
 	return registers_anew() ? 3 : shunt_mmu_notifier_unregister(&c.n) ? 4 : 0;
 }
 
+/* A cancellation point. */
+static void linger(struct counter *c)
+{
+	(void)c;
+	if (read(-1, NULL, 0) != -1)
+		_exit(98);
+}
+
+static void *cancelled(void *at)
+{
+	pthread_cancel(pthread_self());
+	munmap(at, PAGE);
+	pthread_testcancel();
+	return NULL;
+}
+
+static int cancelled_thread(void)
+{
+	char *p = map(PAGE);
+	static COUNTER(c);
+	void *result;
+	pthread_t t;
+
+	c.in_start = c.in_end = linger;
+	c.from = (uintptr_t)p;
+	c.to = c.from + 1;
+	enter(&c);
+	pthread_create(&t, NULL, cancelled, p);
+	pthread_join(t, &result);
+	return result != PTHREAD_CANCELED ? 1 : c.starts != 1 || c.ends != 1 ? 2 : 0;
+}
+
+static int fork_that_fails(void)
+{
+	static COUNTER(c);
+	struct rlimit r = {0, 0};
+	pid_t pid;
+
+	c.n.kinds = 1u << SHUNT_MMU_FORK;
+	enter(&c);
+	errno = ENOTTY;
+	pid = fork();
+	if (!pid)
+		_exit(errno == ENOTTY ? 0 : 1);
+	if (pid < 0 || errno != ENOTTY || exit_of(pid))
+		return 1;
+	if (c.ends != 1 || (c.flags & SHUNT_MMU_FAILED))
+		return 2;
+	/* The limit is not root's. */
+	if (setresuid(65534, 65534, 65534) && !geteuid())
+		return 0;
+	setrlimit(RLIMIT_NPROC, &r);
+	pid = fork();
+	if (!pid)
+		_exit(0);
+	if (pid > 0)
+		return exit_of(pid); /* nothing stops it here */
+	return errno != EAGAIN || c.ends != 2 || !(c.flags & SHUNT_MMU_FAILED) ? 3 : 0;
+}
+
 static atomic_int both;
 
 /* Begins when the other one is there. */
@@ -356,6 +416,8 @@ int main(int argc, char **argv)
 	in_child(exit_by_hand, "exit_group by hand: release");
 	in_child(exit_beside_exit, "another one who exits waits for releases");
 	in_child(handler_jumps, "a handler that came during the change may jump away");
+	in_child(cancelled_thread, "a thread that was cancelled does not end in a callback");
+	in_child(fork_that_fails, "a fork that failed says so, and errno is what it was");
 	in_child(shares_memory, "a child that shares the memory, beside its parent, leaves nothing open");
 	in_child(first_interval_inside, "the first interval from inside of a change: -EDEADLK");
 	in_child(backward_change, "a change that ends before it starts: -EINVAL");
