@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 
 #include "arch/x86_64/text_sys.h"
+#include "arch/x86_64/trampoline_c.h"
 #include "mmu/core.h"
 #include "mmu/sites.h"
 
@@ -82,6 +83,14 @@ static bool is_inner(uintptr_t pc)
 	return false;
 }
 
+/* Where a probe or a tracer wants to see the return it has put a stub of its own; for a tail call one upon another. */
+static uintptr_t behind_stubs(uintptr_t pc)
+{
+	for (int i = 0; i < 16 && shunt_stub_contains(pc); i++)
+		pc = shunt_stub_row(pc)->parent;
+	return pc;
+}
+
 /* Has the program called the wrapper, or libc itself? */
 static bool from_inside(const struct shunt_mmu_place *p, const struct shunt_mmu_regs *r)
 {
@@ -89,7 +98,7 @@ static bool from_inside(const struct shunt_mmu_place *p, const struct shunt_mmu_
 
 	if (p->inner || p->frame == SHUNT_MMU_NO_FRAME)
 		return true;
-	return is_inner(*(const uintptr_t *)(sp + p->frame));
+	return is_inner(behind_stubs(*(const uintptr_t *)(sp + p->frame)));
 }
 
 /* --- kinds of calls ------------------------------------------------------------------------- */

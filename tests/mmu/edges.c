@@ -10,6 +10,8 @@
 #include <spawn.h>
 #include <sys/resource.h>
 
+#include <shunt/probe.h>
+
 #include "guarantee.h"
 
 static __thread volatile char much[1 << 20];
@@ -369,6 +371,41 @@ static int first_interval_inside(void)
 	return r != -EDEADLK || interval.node;
 }
 
+#ifndef SANITIZED
+static void nothing(struct shunt_probe *p, struct shunt_regs *r)
+{
+	(void)p;
+	(void)r;
+}
+
+/* The return address that a change comes with is the probe's then. */
+static int return_probe(void)
+{
+	char *volatile block = malloc(4 << 20);
+	struct shunt_probe_result res;
+	struct shunt_probe probe = {.addr = (void *)(uintptr_t)munmap, .ret = nothing};
+	char *p = map(PAGE);
+	static COUNTER(c);
+
+	c.from = (uintptr_t)block & -PAGE;
+	c.to = c.from + 1;
+	enter(&c);
+	if (shunt_probe_register(&probe, &res))
+		return 1;
+	free(block);
+	shunt_mmu_sync();
+	if (c.starts != 1 || c.ends != 1 || !(c.flags & SHUNT_MMU_HANDED))
+		return 2;
+	c.flags = 0;
+	c.from = (uintptr_t)p;
+	c.to = c.from + 1;
+	munmap(p, PAGE);
+	if (c.starts != 2 || (c.flags & SHUNT_MMU_HANDED))
+		return 3;
+	return shunt_probe_unregister(&probe);
+}
+#endif
+
 static int backward_change(void)
 {
 	struct shunt_mmu_change c;
@@ -421,6 +458,9 @@ int main(int argc, char **argv)
 	in_child(shares_memory, "a child that shares the memory, beside its parent, leaves nothing open");
 	in_child(first_interval_inside, "the first interval from inside of a change: -EDEADLK");
 	in_child(backward_change, "a change that ends before it starts: -EINVAL");
+#ifndef SANITIZED
+	in_child(return_probe, "munmap's return is probed: what is libc's own is handed over all the same");
+#endif
 	in_child(loaded_later, "what was loaded later is seen by who registers later");
 	return done();
 }
