@@ -89,8 +89,12 @@
  * - What a callback itself changes is told to the others (with SHUNT_MMU_NESTED), not to those that
  *   are being called on this thread already: so nesting ends.
  * - Notifiers are called in the order of their registration, start and end alike.
- * - In a child of vfork(), or of clone(CLONE_VM), changes are those of the parent's memory and are told.
+ * - In a child of vfork(), or of clone(CLONE_VM), changes are those of the parent's memory and are told. One that
+ *   runs beside its parent and has the parent's thread-local variables (no CLONE_SETTLS) must not be told of
+ *   anything while the parent is: to us, as to libc, the two are one thread.
  *   In a child of fork() nobody is registered.
+ * - They are no cancellation points. They do not switch to another stack (a coroutine's) on which memory is changed
+ *   before they have returned: that looks as if they had been left by longjmp().
  * - A callback that is left by longjmp() or an exception leaves a pair open that nobody can
  *   close: the process is aborted, with a message.
  * - The library's thread counts as one of the process's: a program whose main() ends by pthread_exit() does
@@ -145,7 +149,7 @@ struct shunt_mmu_notifier_ops {
 	/*
 	 * It is over: all translations must go, and none may be made. Exactly once, whoever comes
 	 * first of unregister and exit; at exit before the pages go, other threads still
-	 * running. What other threads change meanwhile is told as ever, until unregister returns: so
+	 * running. One that exits as well waits for it, a second at most. What other threads change meanwhile is told as ever, until unregister returns: so
 	 * other callbacks of the notifier may run at the same time, and after it.
 	 */
 	void (*release)(struct shunt_mmu_notifier *n);
@@ -183,8 +187,9 @@ struct shunt_mmu_notifier {
  * -EDEADLK	called from a callback
  * -ENOSPC	256 are registered
  * -ENOTSUP	some calls that can usually be seen cannot here, and no SHUNT_MMU_PARTIAL; the log says which
- * -ENOMEM, -EAGAIN	no memory, or no thread
- * -EBUSY, -EPERM, ... code could not be patched; the log says why
+ * -ENOMEM, -EAGAIN	no memory, or no thread; -EAGAIN also: a thread has run for five seconds without a pause with all
+ *			signals blocked, so that it cannot be known where it is
+ * -EMFILE, -EBUSY, -EPERM, ... no descriptor, or code could not be patched; the log says why
  */
 SHUNT_API int shunt_mmu_notifier_register(struct shunt_mmu_notifier *n);
 
