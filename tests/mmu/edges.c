@@ -77,6 +77,7 @@ static int large_thread_variables(void)
 	return shunt_mmu_notifier_register(&c.n) || shunt_mmu_notifier_unregister(&c.n);
 }
 
+#ifndef SANITIZED /* which needs much, and frees late */
 static int no_memory(void)
 {
 	struct rlimit none = {4096, 4096};
@@ -91,6 +92,7 @@ static int no_memory(void)
 	shunt_mmu_sync();
 	return c.starts != 1 || c.ends != 1;
 }
+#endif
 
 static int no_descriptors(void)
 {
