@@ -17,7 +17,7 @@
 #include <shunt/lock.h>
 
 #include "base/clock.h"
-#include "hang.h"
+#include "../turns.h"
 #include "lock/lock.h"
 #include "lock/word.h"
 #include "tap.h"

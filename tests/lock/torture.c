@@ -15,7 +15,7 @@
 #include <shunt/lock.h>
 
 #include "base/clock.h"
-#include "hang.h"
+#include "../turns.h"
 #include "lock/lock.h"
 #include "tap.h"
 

@@ -22,22 +22,12 @@
 
 #include <shunt/mmu.h>
 
+#include "../turns.h"
 #include "tap.h"
 
 #define PAGE 4096ul
 
 /* --- turns ---------------------------------------------------------------------- */
-
-static inline void reach(atomic_int *at, int n)
-{
-	atomic_store(at, n);
-}
-
-static inline void await(atomic_int *at, int n)
-{
-	while (atomic_load(at) < n)
-		sched_yield();
-}
 
 /* Whether a thread of this process sleeps in the kernel: it goes on only if another one lets it. */
 static inline bool sleeps(pid_t tid)
@@ -243,16 +233,6 @@ static inline int removes(void *i)
 
 /* --- children -------------------------------------------------------------------------- */
 
-/* What a child says with its exit: 0 is good. A signal is 1000 and its number. */
-static inline int exit_of(pid_t pid)
-{
-	int status;
-
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		return -1;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-}
-
 /* Runs fn in a child and catches what comes out of `fd` there. */
 static inline int child_says(void (*fn)(void), int fd, char *said, size_t room)
 {
@@ -279,20 +259,6 @@ static inline int child_says(void (*fn)(void), int fd, char *said, size_t room)
 	said[n] = 0;
 	close(p[0]);
 	return exit_of(pid);
-}
-
-static void hung(int sig)
-{
-	static const char say[] = "not ok - hangs\n";
-
-	(void)sig;
-	_exit(write(1, say, sizeof say - 1) ? 1 : 2);
-}
-
-static inline void end_after(unsigned seconds)
-{
-	signal(SIGALRM, hung);
-	alarm(seconds);
 }
 
 #endif
