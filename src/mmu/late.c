@@ -142,23 +142,6 @@ static uint64_t used(int tid)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* What the kernel has in a file of it: bytes, or -errno. */
-static long read_of(int tid, const char *name, char *text, size_t size)
-{
-	char path[48];
-	long fd, n;
-
-	snprintf(path, sizeof path, "/proc/self/task/%d/%s", tid, name);
-	fd = shunt_sys(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return fd;
-	n = shunt_sys(SYS_read, fd, text, size - 1);
-	shunt_sys(SYS_close, fd);
-	if (n >= 0)
-		text[n] = 0;
-	return n;
-}
-
 /*
  * Asleep, and not in a call that discards. Where that file is not for us (after setuid): asleep so that signals wake
  * it, which such a call never is.
@@ -166,14 +149,14 @@ static long read_of(int tid, const char *name, char *text, size_t size)
 static bool elsewhere(int tid)
 {
 	char text[128];
-	long n = read_of(tid, "syscall", text, sizeof text), nr;
+	long n = shunt_thread_read(-1, tid, "syscall", text, sizeof text), nr;
 	const char *behind_name;
 
 	if (n > 0 && text[0] != 'r') { /* not "running" */
 		nr = atol(text);
 		return nr != SYS_madvise && nr != SYS_process_madvise;
 	}
-	if (n >= 0 || read_of(tid, "stat", text, sizeof text) <= 0)
+	if (n >= 0 || shunt_thread_read(-1, tid, "stat", text, sizeof text) <= 0)
 		return n == 0;
 	behind_name = strrchr(text, ')');
 	return behind_name && behind_name[1] == ' ' && behind_name[2] == 'S';

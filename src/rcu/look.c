@@ -211,22 +211,6 @@ static long read_memory(uintptr_t from, void *to, size_t n)
 	return r == -EIO ? -EFAULT : r;
 }
 
-static long read_file(int dir, int tid, const char *name, char *buf, size_t size)
-{
-	char path[48];
-	long fd, r;
-
-	snprintf(path, sizeof path, "%d/%s", tid, name);
-	fd = shunt_sys(SYS_openat, dir, path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return fd;
-	r = shunt_sys(SYS_read, fd, buf, size - 1);
-	shunt_sys(SYS_close, fd);
-	if (r >= 0)
-		buf[r] = 0;
-	return r;
-}
-
 static void stack_later(struct subject *s, uintptr_t sp)
 {
 	if (shunt_tasks_test_off & SHUNT_TASKS_NO_FRAMES)
@@ -386,7 +370,7 @@ static uint64_t number(const char **p, int base)
 static long switches(int dir, int tid, uint64_t *count)
 {
 	char buf[4096];
-	long r = read_file(dir, tid, "status", buf, sizeof buf);
+	long r = shunt_thread_read(dir, tid, "status", buf, sizeof buf);
 	const char *p = r > 0 ? strstr(buf, "\nvoluntary_ctxt_switches:") : NULL;
 
 	if (!p)
@@ -432,7 +416,7 @@ static long turns(int dir, int tid, uint64_t *count)
 
 	if (!schedstat_works())
 		return switches(dir, tid, count);
-	r = read_file(dir, tid, "schedstat", buf, sizeof buf);
+	r = shunt_thread_read(dir, tid, "schedstat", buf, sizeof buf);
 	if (r <= 0)
 		return r == -ENOENT || !r ? -ESRCH : r;
 	return schedstat(buf, count);
@@ -450,7 +434,7 @@ static int read_syscall(int dir, int tid, struct syscall_info *c)
 {
 	char buf[256];
 	const char *p = buf;
-	long r = read_file(dir, tid, "syscall", buf, sizeof buf);
+	long r = shunt_thread_read(dir, tid, "syscall", buf, sizeof buf);
 
 	if (r <= 0)
 		return r == -ENOENT || r == 0 ? -ESRCH : (int)r;
@@ -688,7 +672,7 @@ static void ask_again(struct shunt_look *l, struct shunt_inquiry *q)
 	if (shunt_now_ns() - q->sent_ns < LOST_NS)
 		return;
 	q->sent_ns = shunt_now_ns();
-	if (read_file(l->dir, q->tid, "status", buf, sizeof buf) <= 0)
+	if (shunt_thread_read(l->dir, q->tid, "status", buf, sizeof buf) <= 0)
 		return;
 	p = strstr(buf, "\nSigPnd:");
 	if (!p)

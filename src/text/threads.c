@@ -49,3 +49,19 @@ int shunt_threads_next(struct shunt_threads *t)
 			return tid;
 	}
 }
+
+long shunt_thread_read(int dir, int tid, const char *name, char *text, size_t size)
+{
+	char path[64];
+	long fd, n;
+
+	snprintf(path, sizeof path, "%s%d/%s", dir < 0 ? "/proc/self/task/" : "", tid, name);
+	fd = shunt_sys(SYS_openat, dir < 0 ? AT_FDCWD : dir, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	n = shunt_sys(SYS_read, fd, text, size - 1);
+	shunt_sys(SYS_close, fd);
+	if (n >= 0)
+		text[n] = 0;
+	return n;
+}

@@ -3,6 +3,7 @@
 #ifndef SHUNT_TEXT_THREADS_H
 #define SHUNT_TEXT_THREADS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* What getdents64(2) writes. */
@@ -26,5 +27,10 @@ void shunt_threads_close(struct shunt_threads *t);
  * out, or be gone already.
  */
 int shunt_threads_next(struct shunt_threads *t);
+/*
+ * What the kernel says of a thread of this process in its file of that name, ended by a zero byte: bytes, or
+ * -errno. `dir` is /proc/self/task, or negative.
+ */
+long shunt_thread_read(int dir, int tid, const char *name, char *text, size_t size);
 
 #endif

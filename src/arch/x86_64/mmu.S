@@ -12,20 +12,12 @@
  * To unwinders it looks as if the place had called: the frame at S is the wrapper's,
  * which the wrapper's own tables describe.
  */
+#include "unwind.inc"
+
 	.text
 	.hidden shunt_mmu_enter
 
 #define BELOW 144
-
-.macro PUSH_REG reg
-	push	\reg
-	.cfi_adjust_cfa_offset 8
-.endm
-
-.macro POP_REG reg
-	pop	\reg
-	.cfi_adjust_cfa_offset -8
-.endm
 
 	.balign 64
 	.globl	shunt_mmu_entry

@@ -27,6 +27,7 @@
  * local function leaves alone.
  */
 #include "trampoline.h"
+#include "unwind.inc"
 #include "vector.inc"
 
 	.text
@@ -37,17 +38,6 @@
 	.hidden shunt_trace_writer, shunt_stub_make, shunt_record_put, shunt_tail_exit
 	.hidden shunt_call_entry, shunt_call_exit, shunt_probe_exit
 	.hidden shunt_reader_self, shunt_callbacks, shunt_reader_fence
-
-/* Every step can be unwound: profilers and debuggers stop anywhere. */
-.macro PUSH_REG reg
-	push	\reg
-	.cfi_adjust_cfa_offset 8
-.endm
-
-.macro POP_REG reg
-	pop	\reg
-	.cfi_adjust_cfa_offset -8
-.endm
 
 .macro MOVE_SP by
 	lea	\by(%rsp), %rsp
