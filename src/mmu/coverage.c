@@ -266,7 +266,7 @@ static bool is_raw(const uint8_t *p, const uint8_t *text)
 	if (p > text && p[-1] == 0x90) /* the library's own (text_sys.h) */
 		return false;
 	for (uint32_t i = 0; i < shunt_mmu_nplaces; i++)
-		if (shunt_mmu_places[i].behind == (uintptr_t)p + 2)
+		if (shunt_mmu_places[i].behind == (uintptr_t)p + 2 && shunt_mmu_place_works(&shunt_mmu_places[i]))
 			return false;
 	return has_number(p, text);
 }

@@ -34,6 +34,7 @@
 #include "base/clock.h"
 #include "base/hold.h"
 #include "base/log.h"
+#include "mmu/core.h"
 #include "mmu/coverage.h"
 #include "object/object.h"
 #include "rcu/look.h"
@@ -446,7 +447,8 @@ static int find_and_write(void *arg)
 
 bool shunt_mmu_place_works(const struct shunt_mmu_place *p)
 {
-	return p->armed || p->free;
+	/* One that was loaded since the last who registered will be armed for the next. */
+	return p->armed || (p->free && !__atomic_load_n(&shunt_mmu_page->armed, __ATOMIC_ACQUIRE));
 }
 
 /* All code but libc's, the loader's and the library's own. */
