@@ -277,7 +277,12 @@ int shunt_maps_name(struct shunt_maps *m, uintptr_t addr, char *buf, size_t size
 
 long shunt_proc_read(const char *path, char *buf, size_t size)
 {
-	long fd = shunt_sys(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+	return shunt_proc_read_at(AT_FDCWD, path, buf, size);
+}
+
+long shunt_proc_read_at(int dir, const char *path, char *buf, size_t size)
+{
+	long fd = shunt_sys(SYS_openat, dir, path, O_RDONLY | O_CLOEXEC);
 	long r;
 
 	if (fd < 0)

@@ -54,5 +54,7 @@ int shunt_status_read(struct shunt_status *s);
 
 /* Reads a small file of /proc whole; the number of bytes or -errno. */
 long shunt_proc_read(const char *path, char *buf, size_t size);
+/* The same, of a path below the directory `dir`. */
+long shunt_proc_read_at(int dir, const char *path, char *buf, size_t size);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "arch/x86_64/text_sys.h"
+#include "text/maps.h"
 #include "text/threads.h"
 
 int shunt_threads_open(struct shunt_threads *t, const char *process)
@@ -53,15 +54,7 @@ int shunt_threads_next(struct shunt_threads *t)
 long shunt_thread_read(int dir, int tid, const char *name, char *text, size_t size)
 {
 	char path[64];
-	long fd, n;
 
 	snprintf(path, sizeof path, "%s%d/%s", dir < 0 ? "/proc/self/task/" : "", tid, name);
-	fd = shunt_sys(SYS_openat, dir < 0 ? AT_FDCWD : dir, path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return fd;
-	n = shunt_sys(SYS_read, fd, text, size - 1);
-	shunt_sys(SYS_close, fd);
-	if (n >= 0)
-		text[n] = 0;
-	return n;
+	return shunt_proc_read_at(dir < 0 ? AT_FDCWD : dir, path, text, size);
 }
