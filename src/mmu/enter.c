@@ -21,7 +21,6 @@ struct shunt_mmu_place shunt_mmu_places[SHUNT_MMU_PLACES];
 uint32_t shunt_mmu_nplaces;
 struct shunt_range shunt_mmu_inner[SHUNT_MMU_INNER];
 uint32_t shunt_mmu_ninner;
-int32_t shunt_mmu_process;
 
 /* --- calling with all registers kept ---------------------------------------------------- */
 
@@ -178,7 +177,7 @@ static bool tell(struct shunt_mmu_regs *r, const struct shunt_mmu_place *p,
 
 static bool is_child(void)
 {
-	return (int32_t)shunt_sys(SYS_getpid) != __atomic_load_n(&shunt_mmu_process, __ATOMIC_RELAXED);
+	return (int32_t)shunt_sys(SYS_getpid) != __atomic_load_n(&shunt_mmu_page->owner, __ATOMIC_ACQUIRE);
 }
 
 /* A child that shares the memory: its exec leaves the memory alone. */

@@ -112,8 +112,6 @@ void shunt_mmu_op_end(struct shunt_mmu_op *op, long result);
 void shunt_mmu_op_forked(struct shunt_mmu_op *op);
 /* The process exits: release for everybody. */
 void shunt_mmu_exiting(void);
-/* Is the calling thread in a callback? */
-bool shunt_mmu_in_callback(void);
 
 /* Tells of a change that has been made already: start and end, with SHUNT_MMU_LATE. Where libc may be called. */
 void shunt_mmu_tell_late(const struct shunt_mmu_range *r);

@@ -104,8 +104,3 @@ void shunt_mmu_op_forked(struct shunt_mmu_op *op)
 	}
 	leave(op);
 }
-
-bool shunt_mmu_in_callback(void)
-{
-	return shunt_mmu_frames != NULL;
-}

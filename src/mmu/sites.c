@@ -594,7 +594,6 @@ int shunt_mmu_sites_arm(bool again, uint32_t *missing, char *why, size_t size)
 		*why = 0;
 	shunt_mmu_learn(&libc);
 	shunt_hold_take(&lock);
-	__atomic_store_n(&shunt_mmu_process, (int32_t)shunt_sys(SYS_getpid), __ATOMIC_RELAXED);
 	r = shunt_objects_while_loaded(find_and_write, &j);
 	if (r)
 		shunt_why(why, size, r, "code could not be patched: %s",

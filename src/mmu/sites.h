@@ -61,9 +61,6 @@ extern uint32_t shunt_mmu_nplaces;
 extern struct shunt_range shunt_mmu_inner[SHUNT_MMU_INNER];
 extern uint32_t shunt_mmu_ninner;
 
-/* The process that has armed last. */
-extern int32_t shunt_mmu_process;
-
 /* The bytes of the tail of a stub, from its begin. */
 #define SHUNT_MMU_TAIL 27
 
