@@ -325,18 +325,6 @@ static bool enlist(struct share_export *x, struct view *v)
 	return in;
 }
 
-static int start_quiet(pthread_t *t, void *(*fn)(void *), void *arg)
-{
-	sigset_t all, old;
-	int err;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = pthread_create(t, NULL, fn, arg);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return -err;
-}
-
 static void welcome(struct share_export *x, int sock)
 {
 	struct view *v = calloc(1, sizeof(*v));
@@ -355,7 +343,7 @@ static void welcome(struct share_export *x, int sock)
 		free(v);
 		return;
 	}
-	if (start_quiet(&t, serve, v))
+	if (share_start_quiet(&t, serve, v))
 		drop(v);
 	else
 		pthread_detach(t);
@@ -423,7 +411,7 @@ int share_export(struct share_export **out, int memfd, void *start, size_t lengt
 		err = shunt_mmu_interval_insert(&x->whole, x->start, length);
 	if (err)
 		goto close_it;
-	err = start_quiet(&x->thread, listens, x);
+	err = share_start_quiet(&x->thread, listens, x);
 	if (err)
 		goto remove_it;
 	*out = x;

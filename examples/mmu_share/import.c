@@ -172,18 +172,6 @@ static void *watches(void *arg)
 	return NULL;
 }
 
-static int start_quiet(pthread_t *t, void *(*fn)(void *), void *arg)
-{
-	sigset_t all, old;
-	int err;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = pthread_create(t, NULL, fn, arg);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return -err;
-}
-
 /* ---- attaching ---- */
 
 static int dial(const char *name)
@@ -264,7 +252,7 @@ static int join(struct share_view *v, size_t offset)
 	close(fd); /* what was taken back cannot be mapped again */
 	if (err)
 		return err;
-	err = start_quiet(&v->thread, watches, v);
+	err = share_start_quiet(&v->thread, watches, v);
 	if (err)
 		munmap(v->at, v->length);
 	return err;

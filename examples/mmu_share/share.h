@@ -23,6 +23,8 @@
 #ifndef SHARE_H
 #define SHARE_H
 
+#include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -98,5 +100,18 @@ struct share_msg {
 
 /* A descriptor that says when the other end's process dies. */
 int share_peer(int sock);
+
+/* A thread that takes no signals of the program's. 0 or -errno. */
+static inline int share_start_quiet(pthread_t *t, void *(*fn)(void *), void *arg)
+{
+	sigset_t all, old;
+	int err;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	err = pthread_create(t, NULL, fn, arg);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return -err;
+}
 
 #endif
