@@ -244,5 +244,4 @@ void shunt_mmu_found_add(struct shunt_mmu_found *f, uint32_t kind, uintptr_t sta
 	r->end = end;
 	r->new_start = 0;
 	r->kind = kind;
-	r->length_is_new = 0;
 }

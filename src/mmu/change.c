@@ -24,7 +24,7 @@ SHUNT_API int shunt_mmu_change_begin(struct shunt_mmu_change *c, enum shunt_mmu_
 		return -EINVAL;
 	start &= -page;
 	end = (end + page - 1) & -page;
-	own->op.range[0] = (struct shunt_mmu_range){start, end, new_start, kind, 0};
+	own->op.range[0] = (struct shunt_mmu_range){start, end, new_start, kind};
 	own->op.n = 1;
 	own->op.context = 0;
 	own->begun = shunt_mmu_op_begin(&own->op);

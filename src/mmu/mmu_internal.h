@@ -32,7 +32,6 @@ struct shunt_mmu_range {
 	uintptr_t start, end; /* whole pages, start < end */
 	uintptr_t new_start;
 	uint32_t kind;
-	uint32_t length_is_new; /* REMAP: the moved part may be shorter than the old range */
 };
 
 /* A system call that is about to be made. */

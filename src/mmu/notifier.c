@@ -75,7 +75,7 @@ static bool tell_fork(void)
 		return true;
 	f->op.n = 1;
 	f->op.context = 0;
-	f->op.range[0] = (struct shunt_mmu_range){0, (uintptr_t)1 << 56, 0, SHUNT_MMU_FORK, 0};
+	f->op.range[0] = (struct shunt_mmu_range){0, (uintptr_t)1 << 56, 0, SHUNT_MMU_FORK};
 	f->begun = shunt_mmu_op_begin(&f->op);
 	f->depth = depth;
 	f->err = errno;

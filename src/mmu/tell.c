@@ -402,7 +402,7 @@ void shunt_mmu_release(struct shunt_mmu_member *m)
 
 static void exit_interval(struct shunt_mmu_node *n)
 {
-	struct shunt_mmu_range r = {n->start, n->end, 0, SHUNT_MMU_EXIT, 0};
+	struct shunt_mmu_range r = {n->start, n->end, 0, SHUNT_MMU_EXIT};
 
 	if (n->kinds >> SHUNT_MMU_EXIT & 1)
 		invalidate(n, &r, SHUNT_MMU_BLOCK);
@@ -525,7 +525,7 @@ static void tell_page(struct shunt_mmu_op *op)
 
 SHUNT_API int shunt_mmu_invalidate_page(uintptr_t page)
 {
-	struct shunt_mmu_op op = {.range = {{page, page + 4096, 0, SHUNT_MMU_UNMAP, 0}}, .n = 1,
+	struct shunt_mmu_op op = {.range = {{page, page + 4096, 0, SHUNT_MMU_UNMAP}}, .n = 1,
 		.owner = shunt_mmu_page->owner, .domain = shunt_mmu_ops};
 	uint64_t mask;
 	int section, err = errno;

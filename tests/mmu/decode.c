@@ -27,9 +27,9 @@ static const struct row {
 	unsigned n;
 	struct shunt_mmu_range r[3]; /* start, end, new_start, kind */
 } rows[] = {
-	{"munmap", SYS_munmap, {B, 2 * P}, 1, {{B, B + 2 * P, 0, UNMAP, 0}}},
-	{"munmap of a part of a page", SYS_munmap, {B, P + 1}, 1, {{B, B + 2 * P, 0, UNMAP, 0}}},
-	{"munmap of one byte", SYS_munmap, {B, 1}, 1, {{B, B + P, 0, UNMAP, 0}}},
+	{"munmap", SYS_munmap, {B, 2 * P}, 1, {{B, B + 2 * P, 0, UNMAP}}},
+	{"munmap of a part of a page", SYS_munmap, {B, P + 1}, 1, {{B, B + 2 * P, 0, UNMAP}}},
+	{"munmap of one byte", SYS_munmap, {B, 1}, 1, {{B, B + P, 0, UNMAP}}},
 	{"munmap of nothing", SYS_munmap, {B, 0}, 0, {{0}}},
 	{"munmap inside of a page", SYS_munmap, {B + 1, P}, 0, {{0}}},
 	{"munmap beyond the end", SYS_munmap, {B, -P}, 0, {{0}}},
@@ -38,7 +38,7 @@ static const struct row {
 
 	{"mmap anywhere", SYS_mmap, {B, P, 0, MAP_ANY, -1, 0}, 0, {{0}}},
 	{"mmap fixed", SYS_mmap, {B, P + 5, 0, MAP_ANY | MAP_FIXED, -1, 0}, 1,
-		{{B, B + 2 * P, 0, UNMAP, 0}}},
+		{{B, B + 2 * P, 0, UNMAP}}},
 	{"mmap fixed where nothing is", SYS_mmap,
 		{B, P, 0, MAP_ANY | MAP_FIXED_NOREPLACE, -1, 0}, 0, {{0}}},
 	{"mmap fixed both ways", SYS_mmap,
@@ -48,62 +48,62 @@ static const struct row {
 	{"mmap fixed of the longest", SYS_mmap, {B, -1, 0, MAP_ANY | MAP_FIXED, -1, 0}, 0, {{0}}},
 	{"mmap fixed of huge pages", SYS_mmap,
 		{B, P, 0, MAP_ANY | MAP_FIXED | MAP_HUGETLB | 21 << 26, -1, 0}, 1,
-		{{B, B + M2, 0, UNMAP, 0}}},
+		{{B, B + M2, 0, UNMAP}}},
 	{"mmap fixed of gigantic pages", SYS_mmap,
 		{B, M2 + P, 0, MAP_ANY | MAP_FIXED | MAP_HUGETLB | 30 << 26, -1, 0}, 1,
-		{{B, B + (1l << 30), 0, UNMAP, 0}}},
+		{{B, B + (1l << 30), 0, UNMAP}}},
 	{"remap_file_pages rounds down", SYS_remap_file_pages, {B + 7, 2 * P + 9, 0, 3, 0}, 1,
-		{{B, B + 2 * P, 0, UNMAP, 0}}},
+		{{B, B + 2 * P, 0, UNMAP}}},
 	{"remap_file_pages with rights", SYS_remap_file_pages, {B, P, 1, 0, 0}, 0, {{0}}},
 
 	{"mremap that shrinks", SYS_mremap, {B, 5 * P, 2 * P - 1, 0}, 1,
-		{{B + 2 * P, B + 5 * P, 0, UNMAP, 0}}},
+		{{B + 2 * P, B + 5 * P, 0, UNMAP}}},
 	{"mremap that shrinks and may move", SYS_mremap, {B, 5 * P, 2 * P, MREMAP_MAYMOVE}, 1,
-		{{B + 2 * P, B + 5 * P, 0, UNMAP, 0}}},
+		{{B + 2 * P, B + 5 * P, 0, UNMAP}}},
 	{"mremap that grows in place", SYS_mremap, {B, P, 2 * P, 0}, 0, {{0}}},
 	{"mremap that grows and may move", SYS_mremap, {B, P, 3 * P, MREMAP_MAYMOVE}, 1,
-		{{B, B + P, 0, REMAP, 0}}},
+		{{B, B + P, 0, REMAP}}},
 	{"mremap to the same size", SYS_mremap, {B, P, P, MREMAP_MAYMOVE}, 0, {{0}}},
 	{"mremap to the same pages", SYS_mremap, {B, P - 5, P, MREMAP_MAYMOVE}, 0, {{0}}},
 	{"mremap fixed", SYS_mremap, {B, 2 * P, 2 * P, FIXED, B + 8 * P}, 2,
-		{{B, B + 2 * P, B + 8 * P, REMAP, 0}, {B + 8 * P, B + 10 * P, 0, UNMAP, 0}}},
+		{{B, B + 2 * P, B + 8 * P, REMAP}, {B + 8 * P, B + 10 * P, 0, UNMAP}}},
 	{"mremap fixed that grows", SYS_mremap, {B, 2 * P, 3 * P, FIXED, B + 8 * P}, 2,
-		{{B, B + 2 * P, B + 8 * P, REMAP, 0}, {B + 8 * P, B + 11 * P, 0, UNMAP, 0}}},
+		{{B, B + 2 * P, B + 8 * P, REMAP}, {B + 8 * P, B + 11 * P, 0, UNMAP}}},
 	{"mremap fixed that shrinks", SYS_mremap, {B, 3 * P, P, FIXED, B + 8 * P}, 3,
-		{{B, B + P, B + 8 * P, REMAP, 0}, {B + P, B + 3 * P, 0, UNMAP, 0},
-			{B + 8 * P, B + 9 * P, 0, UNMAP, 0}}},
+		{{B, B + P, B + 8 * P, REMAP}, {B + P, B + 3 * P, 0, UNMAP},
+			{B + 8 * P, B + 9 * P, 0, UNMAP}}},
 	{"mremap fixed onto itself", SYS_mremap, {B, 3 * P, 3 * P, FIXED, B + 2 * P}, 0, {{0}}},
 	{"mremap fixed inside of a page", SYS_mremap, {B, P, P, FIXED, B + 2 * P + 1}, 0, {{0}}},
 	{"mremap fixed that may not move", SYS_mremap, {B, P, P, MREMAP_FIXED, B + 2 * P}, 0, {{0}}},
 	{"mremap that maps twice", SYS_mremap, {B, 0, P, MREMAP_MAYMOVE}, 0, {{0}}},
 	{"mremap that maps twice, fixed", SYS_mremap, {B, 0, P, FIXED, B + 8 * P}, 1,
-		{{B + 8 * P, B + 9 * P, 0, UNMAP, 0}}},
+		{{B + 8 * P, B + 9 * P, 0, UNMAP}}},
 	{"mremap that leaves it mapped", SYS_mremap,
-		{B, P, P, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0}, 1, {{B, B + P, 0, REMAP, 0}}},
+		{B, P, P, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0}, 1, {{B, B + P, 0, REMAP}}},
 	{"mremap that leaves it mapped, fixed", SYS_mremap,
 		{B, P, P, FIXED | MREMAP_DONTUNMAP, B + 8 * P}, 2,
-		{{B, B + P, B + 8 * P, REMAP, 0}, {B + 8 * P, B + 9 * P, 0, UNMAP, 0}}},
+		{{B, B + P, B + 8 * P, REMAP}, {B + 8 * P, B + 9 * P, 0, UNMAP}}},
 	{"mremap that leaves it mapped, other size", SYS_mremap,
 		{B, 2 * P, P, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0}, 0, {{0}}},
 	{"mremap to nothing", SYS_mremap, {B, P, 0, MREMAP_MAYMOVE}, 0, {{0}}},
 	{"mremap inside of a page", SYS_mremap, {B + 1, P, 2 * P, MREMAP_MAYMOVE}, 0, {{0}}},
 	{"mremap with unknown flags", SYS_mremap, {B, P, 2 * P, MREMAP_MAYMOVE | 8}, 0, {{0}}},
 
-	{"mprotect", SYS_mprotect, {B, P + 1, PROT_READ}, 1, {{B, B + 2 * P, 0, PROTECT, 0}}},
-	{"pkey_mprotect", SYS_pkey_mprotect, {B, P, PROT_READ, -1}, 1, {{B, B + P, 0, PROTECT, 0}}},
+	{"mprotect", SYS_mprotect, {B, P + 1, PROT_READ}, 1, {{B, B + 2 * P, 0, PROTECT}}},
+	{"pkey_mprotect", SYS_pkey_mprotect, {B, P, PROT_READ, -1}, 1, {{B, B + P, 0, PROTECT}}},
 	{"mprotect of nothing", SYS_mprotect, {B, 0, PROT_READ}, 0, {{0}}},
 	{"mprotect inside of a page", SYS_mprotect, {B + 1, P, PROT_READ}, 0, {{0}}},
 	{"mprotect round the end", SYS_mprotect, {B, -P, PROT_READ}, 0, {{0}}},
 	{"mprotect of all that is above", SYS_mprotect, {B, TOP, PROT_READ}, 1,
-		{{B, TOP, 0, PROTECT, 0}}},
+		{{B, TOP, 0, PROTECT}}},
 	{"mprotect that grows up", SYS_mprotect, {B, P, PROT_GROWSUP}, 0, {{0}}},
 
-	{"madvise DONTNEED", SYS_madvise, {B, P, MADV_DONTNEED}, 1, {{B, B + P, 0, DISCARD, 0}}},
-	{"madvise DONTNEED_LOCKED", SYS_madvise, {B, 1, 24}, 1, {{B, B + P, 0, DISCARD, 0}}},
-	{"madvise FREE", SYS_madvise, {B, P, MADV_FREE}, 1, {{B, B + P, 0, DISCARD, 0}}},
-	{"madvise REMOVE", SYS_madvise, {B, P, MADV_REMOVE}, 1, {{B, B + P, 0, DISCARD, 0}}},
-	{"madvise GUARD_INSTALL", SYS_madvise, {B, P, 102}, 1, {{B, B + P, 0, DISCARD, 0}}},
-	{"madvise HWPOISON", SYS_madvise, {B, P, MADV_HWPOISON}, 1, {{B, B + P, 0, DISCARD, 0}}},
+	{"madvise DONTNEED", SYS_madvise, {B, P, MADV_DONTNEED}, 1, {{B, B + P, 0, DISCARD}}},
+	{"madvise DONTNEED_LOCKED", SYS_madvise, {B, 1, 24}, 1, {{B, B + P, 0, DISCARD}}},
+	{"madvise FREE", SYS_madvise, {B, P, MADV_FREE}, 1, {{B, B + P, 0, DISCARD}}},
+	{"madvise REMOVE", SYS_madvise, {B, P, MADV_REMOVE}, 1, {{B, B + P, 0, DISCARD}}},
+	{"madvise GUARD_INSTALL", SYS_madvise, {B, P, 102}, 1, {{B, B + P, 0, DISCARD}}},
+	{"madvise HWPOISON", SYS_madvise, {B, P, MADV_HWPOISON}, 1, {{B, B + P, 0, DISCARD}}},
 	{"madvise inside of a page", SYS_madvise, {B + 1, P, MADV_DONTNEED}, 0, {{0}}},
 	{"madvise of nothing", SYS_madvise, {B, 0, MADV_DONTNEED}, 0, {{0}}},
 	{"madvise round the end", SYS_madvise, {B, -P, MADV_DONTNEED}, 0, {{0}}},
@@ -114,13 +114,13 @@ static const struct row {
 	{"shmat of none", SYS_shmat, {-1, B, SHM_REMAP}, 0, {{0}}},
 	{"shmdt of none", SYS_shmdt, {B}, 0, {{0}}},
 
-	{"fork", SYS_fork, {0}, 1, {{ALL, 0, SHUNT_MMU_FORK, 0}}},
-	{"clone of a process", SYS_clone, {CLONE_PARENT_SETTID | 17}, 1, {{ALL, 0, SHUNT_MMU_FORK, 0}}},
-	{"clone that waits, with a copy", SYS_clone, {CLONE_VFORK | 17}, 1, {{ALL, 0, SHUNT_MMU_FORK, 0}}},
+	{"fork", SYS_fork, {0}, 1, {{ALL, 0, SHUNT_MMU_FORK}}},
+	{"clone of a process", SYS_clone, {CLONE_PARENT_SETTID | 17}, 1, {{ALL, 0, SHUNT_MMU_FORK}}},
+	{"clone that waits, with a copy", SYS_clone, {CLONE_VFORK | 17}, 1, {{ALL, 0, SHUNT_MMU_FORK}}},
 	{"clone of a thread", SYS_clone, {CLONE_VM | CLONE_THREAD | CLONE_SIGHAND}, 0, {{0}}},
 	{"vfork", SYS_vfork, {0}, 0, {{0}}},
-	{"execve", SYS_execve, {0}, 1, {{ALL, 0, SHUNT_MMU_EXEC, 0}}},
-	{"execveat", SYS_execveat, {0}, 1, {{ALL, 0, SHUNT_MMU_EXEC, 0}}},
+	{"execve", SYS_execve, {0}, 1, {{ALL, 0, SHUNT_MMU_EXEC}}},
+	{"execveat", SYS_execveat, {0}, 1, {{ALL, 0, SHUNT_MMU_EXEC}}},
 	{"exit_group", SYS_exit_group, {0}, 0, {{0}}},
 
 	{"ftruncate of no file", SYS_ftruncate, {-1, 0}, 0, {{0}}},
@@ -174,8 +174,8 @@ static void vectors(void)
 	unsigned i;
 
 	expect("process_madvise", SYS_process_madvise, (long[6]){-10001, (long)few, 3, MADV_DONTNEED}, 2,
-		(struct shunt_mmu_range[]){{B, B + 2 * P, 0, DISCARD, 0},
-			{B + 9 * P, B + 10 * P, 0, DISCARD, 0}});
+		(struct shunt_mmu_range[]){{B, B + 2 * P, 0, DISCARD},
+			{B + 9 * P, B + 10 * P, 0, DISCARD}});
 	expect("process_madvise that only says", SYS_process_madvise,
 		(long[6]){-10001, (long)few, 3, MADV_COLD}, 0, NULL);
 	expect("process_madvise with flags", SYS_process_madvise,
@@ -187,8 +187,8 @@ static void vectors(void)
 	memcpy(end - sizeof(few), few, sizeof(few));
 	expect("process_madvise from the end of what is mapped", SYS_process_madvise,
 		(long[6]){-10001, (long)(end - sizeof(few)), 3, MADV_DONTNEED}, 2,
-		(struct shunt_mmu_range[]){{B, B + 2 * P, 0, DISCARD, 0},
-			{B + 9 * P, B + 10 * P, 0, DISCARD, 0}});
+		(struct shunt_mmu_range[]){{B, B + 2 * P, 0, DISCARD},
+			{B + 9 * P, B + 10 * P, 0, DISCARD}});
 	expect("process_madvise that runs out of what is mapped", SYS_process_madvise,
 		(long[6]){-10001, (long)(end - sizeof(few)), 4, MADV_DONTNEED}, 0, NULL);
 	v = calloc(1024, sizeof(*v));
@@ -196,11 +196,11 @@ static void vectors(void)
 		v[i] = (struct iovec){(void *)(B + 2 * P * i), P};
 	expect("process_madvise of as many as there may be", SYS_process_madvise,
 		(long[6]){-10001, (long)v, 1024, MADV_DONTNEED}, 1,
-		(struct shunt_mmu_range[]){{B, B + 2 * P * 1023 + P, 0, DISCARD, 0}});
+		(struct shunt_mmu_range[]){{B, B + 2 * P * 1023 + P, 0, DISCARD}});
 	expect("process_madvise of as many as there is room for", SYS_process_madvise,
 		(long[6]){-10001, (long)v, 2, MADV_DONTNEED}, 2,
-		(struct shunt_mmu_range[]){{B, B + P, 0, DISCARD, 0},
-			{B + 2 * P, B + 3 * P, 0, DISCARD, 0}});
+		(struct shunt_mmu_range[]){{B, B + P, 0, DISCARD},
+			{B + 2 * P, B + 3 * P, 0, DISCARD}});
 	ok(decode(SYS_process_madvise, (long[6]){-10001, (long)v, 8, MADV_DONTNEED}) == 8,
 		"eight ranges are told as eight");
 	ok(decode(SYS_process_madvise, (long[6]){-10001, (long)v, 9, MADV_DONTNEED}) == 1,
@@ -212,7 +212,7 @@ static void structs(void)
 {
 	uint64_t args[11] = {0};
 	char *end = edge();
-	struct shunt_mmu_range all = {ALL, 0, SHUNT_MMU_FORK, 0};
+	struct shunt_mmu_range all = {ALL, 0, SHUNT_MMU_FORK};
 
 	expect("clone3 of a process", SYS_clone3, (long[6]){(long)args, sizeof(args)}, 1, &all);
 	expect("clone3 from nowhere", SYS_clone3, (long[6]){8, sizeof(args)}, 0, NULL);
@@ -253,7 +253,7 @@ static void heap(void)
 	brk((void *)odd);
 	ok((uintptr_t)sbrk(0) == odd, "a heap may end inside of a page");
 	expect("brk that shrinks", SYS_brk, (long[6]){(long)odd - 2 * P}, 1,
-		(struct shunt_mmu_range[]){{(odd & ~(P - 1ul)) - P, (odd & ~(P - 1ul)) + P, 0, UNMAP, 0}});
+		(struct shunt_mmu_range[]){{(odd & ~(P - 1ul)) - P, (odd & ~(P - 1ul)) + P, 0, UNMAP}});
 	expect("brk that shrinks in a page", SYS_brk, (long[6]){(long)odd - 50}, 0, NULL);
 	expect("brk to where it is", SYS_brk, (long[6]){(long)odd}, 0, NULL);
 	brk((void *)now);

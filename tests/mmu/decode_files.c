@@ -63,7 +63,7 @@ static void unmap(uintptr_t at, long pages)
 static bool cuts_at(const char *name, long nr, const long a[6], uintptr_t start, uintptr_t end)
 {
 	char text[160];
-	range r = {start, end, 0, DISCARD, 0};
+	range r = {start, end, 0, DISCARD};
 
 	snprintf(text, sizeof(text), "%s: %s", how, name);
 	return expect(text, nr, a, start != end, &r);
@@ -129,8 +129,8 @@ static void places(void)
 		abort();
 	mmap((void *)(all + P), P, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
 	mmap((void *)(all + 3 * P), 4 * P, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0);
-	r[0] = (range){all + P, all + 2 * P, 0, DISCARD, 0};
-	r[1] = (range){all + 3 * P, all + 7 * P, 0, DISCARD, 0};
+	r[0] = (range){all + P, all + 2 * P, 0, DISCARD};
+	r[1] = (range){all + 3 * P, all + 7 * P, 0, DISCARD};
 	snprintf(n, sizeof(n), "%s: a shared and a private mapping", how);
 	expect(n, SYS_ftruncate, (long[6]){fd, 0}, 2, r);
 	mprotect((void *)(all + 4 * P), P, PROT_NONE);
@@ -317,17 +317,17 @@ static void check_huge(char *p, int fd)
 		(long[6]){fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, M2, M2}, u + M2, u + 2 * M2);
 	snprintf(n, sizeof(n), "%s: huge pages move as whole ones", how);
 	expect(n, SYS_mremap, (long[6]){(long)p, P, P, FIXED, (long)p + 8 * M2}, 2,
-		(range[]){{u, u + M2, u + 8 * M2, REMAP, 0}, {u + 8 * M2, u + 9 * M2, 0, UNMAP, 0}});
+		(range[]){{u, u + M2, u + 8 * M2, REMAP}, {u + 8 * M2, u + 9 * M2, 0, UNMAP}});
 	snprintf(n, sizeof(n), "%s: huge pages shrink by whole ones", how);
 	expect(n, SYS_mremap, (long[6]){(long)p, 2 * M2, P, 0}, 1,
-		(range[]){{u + M2, u + 2 * M2, 0, UNMAP, 0}});
+		(range[]){{u + M2, u + 2 * M2, 0, UNMAP}});
 	snprintf(n, sizeof(n), "%s: huge pages are mapped over whole ones", how);
 	expect(n, SYS_mmap, (long[6]){(long)p + 8 * M2, P, 0, MAP_SHARED | MAP_FIXED, fd, 0}, 1,
-		(range[]){{u + 8 * M2, u + 9 * M2, 0, UNMAP, 0}});
+		(range[]){{u + 8 * M2, u + 9 * M2, 0, UNMAP}});
 	snprintf(n, sizeof(n), "%s: huge pages of the default size", how);
 	expect(n, SYS_mmap, (long[6]){(long)p + 8 * M2, P, 0,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_FIXED, -1, 0}, 1,
-		(range[]){{u + 8 * M2, u + 9 * M2, 0, UNMAP, 0}});
+		(range[]){{u + 8 * M2, u + 9 * M2, 0, UNMAP}});
 }
 
 static void huge(void)
@@ -361,7 +361,7 @@ static void segments(void)
 	char *room = mmap(NULL, 16 * P, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	char *at = shmat(id, room + P, SHM_REMAP), n[100];
 	uintptr_t u = (uintptr_t)at;
-	range whole = {u, u + 5 * P, 0, UNMAP, 0};
+	range whole = {u, u + 5 * P, 0, UNMAP};
 
 	if (id < 0 || at == (char *)-1) {
 		skip("%s: System V segments: %s", how, strerror(errno));
@@ -418,16 +418,16 @@ static void holes(void)
 	parts[1] = (struct iovec){(void *)(a + 2 * P), 2 * P};
 	snprintf(n, sizeof(n), "%s: a hole through memory is a hole in each mapping", how);
 	expect(n, SYS_madvise, (long[6]){(long)a + 4 * P, 3 * P, MADV_REMOVE}, 2,
-		(range[]){{a + 4 * P, a + 7 * P, 0, DISCARD, 0}, {b + 2 * P, b + 4 * P, 0, DISCARD, 0}});
+		(range[]){{a + 4 * P, a + 7 * P, 0, DISCARD}, {b + 2 * P, b + 4 * P, 0, DISCARD}});
 	snprintf(n, sizeof(n), "%s: also where it is asked for in parts side by side", how);
 	expect(n, SYS_process_madvise, (long[6]){-10001, (long)parts, 2, MADV_REMOVE}, 2,
-		(range[]){{a, a + 4 * P, 0, DISCARD, 0}, {b, b + 2 * P, 0, DISCARD, 0}});
+		(range[]){{a, a + 4 * P, 0, DISCARD}, {b, b + 2 * P, 0, DISCARD}});
 	snprintf(n, sizeof(n), "%s: a hole through memory of no file is one", how);
 	expect(n, SYS_madvise, (long[6]){(long)none, 2 * P, MADV_REMOVE}, 1,
-		(range[]){{none, none + 2 * P, 0, DISCARD, 0}});
+		(range[]){{none, none + 2 * P, 0, DISCARD}});
 	snprintf(n, sizeof(n), "%s: what is not needed here is not discarded elsewhere", how);
 	expect(n, SYS_madvise, (long[6]){(long)a + 4 * P, 3 * P, MADV_DONTNEED}, 1,
-		(range[]){{a + 4 * P, a + 7 * P, 0, DISCARD, 0}});
+		(range[]){{a + 4 * P, a + 7 * P, 0, DISCARD}});
 	unmap(a, 8);
 	unmap(b, 4);
 	unmap(none, 2);
@@ -443,7 +443,7 @@ static void stacks(void)
 
 	snprintf(n, sizeof(n), "%s: mprotect that grows down", how);
 	expect(n, SYS_mprotect, (long[6]){(long)p + 5 * P, P, PROT_READ | PROT_GROWSDOWN}, 1,
-		(range[]){{u, u + 6 * P, 0, PROTECT, 0}});
+		(range[]){{u, u + 6 * P, 0, PROTECT}});
 	munmap(p, 8 * P);
 }
 
@@ -504,7 +504,7 @@ static void no_descriptors(void)
 {
 	int fd = memfd_create("none left", MFD_CLOEXEC), status = 0;
 	char *path = in_folder("exists");
-	range all = {0, TOP, 0, DISCARD, 0};
+	range all = {0, TOP, 0, DISCARD};
 	struct rlimit none;
 	unsigned good;
 
@@ -530,7 +530,7 @@ static void no_descriptors(void)
 static void no_proc(void)
 {
 	int fd = memfd_create("no proc", MFD_CLOEXEC), status = 0;
-	range all = {0, TOP, 0, DISCARD, 0};
+	range all = {0, TOP, 0, DISCARD};
 
 	if (ftruncate(fd, 4 * P))
 		abort();
@@ -558,7 +558,7 @@ static void *last_thread(void *first)
 	if (ftruncate(fd, 4 * P))
 		abort();
 	at = map(fd, 0, 4, MAP_SHARED);
-	r = (range){at, at + 4 * P, 0, DISCARD, 0};
+	r = (range){at, at + 4 * P, 0, DISCARD};
 	_exit(decode(SYS_ftruncate, (long[6]){fd, 0}) == 1 && same(&got[0], &r) ? 0 : 1);
 }
 

@@ -30,7 +30,7 @@ static inline unsigned decode(long nr, const long a[6])
 static inline bool same(const struct shunt_mmu_range *a, const struct shunt_mmu_range *b)
 {
 	return a->start == b->start && a->end == b->end && a->new_start == b->new_start &&
-	       a->kind == b->kind && a->length_is_new == b->length_is_new;
+	       a->kind == b->kind;
 }
 
 /* In any order. */

@@ -184,7 +184,7 @@ static void handed(bool contended)
 		.invalidate_range_start = start_locks, .invalidate_range_end = end_locks};
 	struct shunt_mmu_notifier n = {.ops = &locks};
 	struct shunt_mmu_interval i = {.ops = &interval_ops};
-	struct shunt_mmu_op op = {.range = {{0x10000, 0x11000, 0, SHUNT_MMU_DISCARD, 0}}, .n = 1,
+	struct shunt_mmu_op op = {.range = {{0x10000, 0x11000, 0, SHUNT_MMU_DISCARD}}, .n = 1,
 		.context = SHUNT_MMU_IN_LIBC};
 	uint64_t seq;
 
