@@ -93,7 +93,8 @@
  *   runs beside its parent and has the parent's thread-local variables (no CLONE_SETTLS) must not be told of
  *   anything while the parent is: to us, as to libc, the two are one thread.
  *   In a child of fork() nobody is registered.
- * - They are no cancellation points. They do not switch to another stack (a coroutine's) on which memory is changed
+ * - They are no cancellation points: a thread that is cancelled meanwhile, its type asynchronous (as libc's is in
+ *   open()), ends behind its last callback. They do not switch to another stack (a coroutine's) on which memory is changed
  *   before they have returned: that looks as if they had been left by longjmp().
  * - A callback that is left by longjmp() or an exception leaves a pair open that nobody can
  *   close: the process is aborted, with a message.

@@ -134,6 +134,8 @@ static inline bool shunt_mmu_inside(void)
 
 void shunt_mmu_tell_start(void *op);
 void shunt_mmu_tell_end(void *op);
+/* Lets the thread be cancelled again, but not now. */
+void shunt_mmu_cancel_unhold(void *op);
 /* The two for what was handed over, on the library's thread. */
 void shunt_mmu_tell_handed_start(struct shunt_mmu_op *op);
 void shunt_mmu_tell_handed_end(struct shunt_mmu_op *op);

@@ -167,6 +167,8 @@ static bool tell(struct shunt_mmu_regs *r, const struct shunt_mmu_place *p,
 	if (!shunt_mmu_op_begin(op))
 		return false;
 	result = own_stack ? shunt_mmu_clone(r, p->stub + SHUNT_MMU_TAIL) : make(r);
+	if (is_cancellable(c) && c->nr != SYS_fallocate && !shunt_sys_failed(result))
+		op->opened = (int)result;
 	if (fork && !result)
 		shunt_mmu_op_forked(op);
 	else
@@ -190,14 +192,21 @@ static bool look_and_tell(struct shunt_mmu_regs *r, const struct shunt_mmu_place
 	const struct shunt_mmu_call *c)
 {
 	struct shunt_mmu_op op;
+	bool made = false;
 
 	op.context = 0;
+	if (is_cancellable(c)) {
+		op.context = SHUNT_MMU_HELD;
+		op.mask = shunt_mmu_hold();
+	}
 	op.n = shunt_mmu_decode(c, op.range);
-	if (!op.n)
-		return false;
-	if (from_inside(p, r))
+	if (op.n && from_inside(p, r))
 		op.context |= SHUNT_MMU_IN_LIBC;
-	return is_told(&op) && tell(r, p, c, &op);
+	if (op.n && is_told(&op))
+		made = tell(r, p, c, &op);
+	if (!made && op.context & SHUNT_MMU_HELD)
+		shunt_mmu_unhold(op.mask);
+	return made;
 }
 
 bool shunt_mmu_enter(struct shunt_mmu_regs *r)
@@ -207,8 +216,6 @@ bool shunt_mmu_enter(struct shunt_mmu_regs *r)
 		.nr = p->nr == SHUNT_MMU_ANY ? (int32_t)r->rax : p->nr,
 		.a = {(long)r->rdi, (long)r->rsi, (long)r->rdx, (long)r->r10, (long)r->r8, (long)r->r9},
 	};
-	uint64_t before;
-	bool made;
 
 	r->r11 = p->next;
 	if (c.nr == SYS_exit_group) {
@@ -216,12 +223,5 @@ bool shunt_mmu_enter(struct shunt_mmu_regs *r)
 			shunt_mmu_exiting();
 		return false;
 	}
-	if (!shunt_mmu_interesting(c.nr))
-		return false;
-	if (!is_cancellable(&c))
-		return look_and_tell(r, p, &c);
-	before = shunt_mmu_hold();
-	made = look_and_tell(r, p, &c);
-	shunt_mmu_unhold(before);
-	return made;
+	return shunt_mmu_interesting(c.nr) && look_and_tell(r, p, &c);
 }

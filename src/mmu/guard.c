@@ -7,6 +7,7 @@
 
 #include "arch/x86_64/text_sys.h"
 #include "mmu/guard.h"
+#include "mmu/mmu_internal.h"
 
 static void say(const char *s)
 {
@@ -26,6 +27,21 @@ static void left(const bool *returned)
 {
 	if (!*returned)
 		shunt_mmu_guard_broken("an exception or the end of its thread");
+}
+
+static void close_opened(const int *fd)
+{
+	if (*fd >= 0)
+		shunt_sys(SYS_close, *fd);
+}
+
+void shunt_mmu_guard_cancel(void *arg)
+{
+	const struct shunt_mmu_op *op = arg;
+	__attribute__((cleanup(close_opened))) int fd = op->opened;
+
+	pthread_setcanceltype(op->cancel_type, NULL);
+	fd = -1;
 }
 
 /* A thread that has been cancelled and unmaps on its way is not to end in a callback that writes or sleeps. */

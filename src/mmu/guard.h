@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * guard.h - the one place where a callback is called: it sees an exception, or a thread's
- * end, that leaves it. Built with -fexceptions, unlike the rest.
+ * end, that leaves it; and where a cancelled thread may end. Built with -fexceptions, unlike the rest.
  */
 #ifndef SHUNT_MMU_GUARD_H
 #define SHUNT_MMU_GUARD_H
@@ -23,6 +23,12 @@ struct shunt_mmu_guarded {
 };
 
 void shunt_mmu_guard(struct shunt_mmu_guarded *g);
+
+/*
+ * Lets a thread be cancelled again whose type is asynchronous, with nothing of ours open: it may end here, and then
+ * what its call has opened is closed.
+ */
+void shunt_mmu_guard_cancel(void *op);
 
 /* The contract is broken beyond repair: says how on stderr, and aborts. */
 void shunt_mmu_guard_broken(const char *how) __attribute__((noreturn));

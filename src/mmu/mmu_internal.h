@@ -72,6 +72,7 @@ unsigned shunt_mmu_shm_range(uintptr_t addr, struct shunt_mmu_range *r);
 #define SHUNT_MMU_IN_LIBC 1u   /* called from inside of libc: its locks may be held */
 #define SHUNT_MMU_NO_HOLD 4u   /* signals are not to be held back between start and end */
 #define SHUNT_MMU_MADE 8u      /* the change has been made already */
+#define SHUNT_MMU_HELD 16u     /* signals are held back already, `mask` says which were before: end lets them in */
 
 /*
  * One change under way, on the stack of the thread that makes it. The caller sets range, n and context.
@@ -95,6 +96,8 @@ struct shunt_mmu_op {
 	uint64_t limit;		     /* notifiers with a greater number came later */
 	uint64_t started[SHUNT_MMU_NOTIFIERS / 64]; /* by slot: start was called, end was not */
 	uint64_t mask;		     /* the signals that were blocked before */
+	int cancel_state, cancel_type; /* cancellation, as it was before */
+	int opened;		     /* a descriptor that the call has opened, or -1 */
 };
 
 /*

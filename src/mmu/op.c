@@ -6,7 +6,10 @@
  * program. Where nobody is concerned that is two counts of an SRCU section and a look at a tree; else
  * tell.c is called with the vector registers saved.
  */
+#include <pthread.h>
+
 #include "mmu/core.h"
+#include "mmu/guard.h"
 #include "mmu/watch.h"
 
 static struct shunt_mmu_page nobody;
@@ -41,6 +44,7 @@ static int enter(struct shunt_srcu *d)
 
 /*
  * The last thing: signals that were held back come now, and a handler that jumps away from here leaves nothing open.
+ * Nor does a thread that was cancelled meanwhile and ends here.
  */
 static void leave(struct shunt_mmu_op *op)
 {
@@ -50,8 +54,10 @@ static void leave(struct shunt_mmu_op *op)
 		__atomic_fetch_add((uint64_t *)(void *)(self + op->section + 16), 1, __ATOMIC_SEQ_CST);
 	else
 		shunt_srcu_unlock_slow(op->domain, op->section);
-	if (op->told)
+	if (op->told || op->context & SHUNT_MMU_HELD)
 		shunt_mmu_unhold(op->mask);
+	if (op->told && op->cancel_type != PTHREAD_CANCEL_DEFERRED)
+		shunt_arch_mmu_call(shunt_mmu_guard_cancel, op);
 }
 
 bool shunt_mmu_op_begin(struct shunt_mmu_op *op)
@@ -66,6 +72,7 @@ bool shunt_mmu_op_begin(struct shunt_mmu_op *op)
 	op->domain = shunt_mmu_ops;
 	op->section = enter(op->domain);
 	op->told = false;
+	op->opened = -1;
 	for (uint32_t i = 0; i < op->n && !op->told; i++)
 		op->told = concerns_anybody(&op->range[i]);
 	if (op->told)
@@ -100,6 +107,7 @@ void shunt_mmu_op_forked(struct shunt_mmu_op *op)
 {
 	if (op->told) {
 		shunt_mmu_under_way = op->outer;
+		shunt_arch_mmu_call(shunt_mmu_cancel_unhold, op);
 		op->told = !(op->context & SHUNT_MMU_NO_HOLD);
 	}
 	leave(op);

@@ -3,10 +3,11 @@
  * tell.c - calling the callbacks of a change.
  *
  * All signals but the synchronous ones are held back from before the first start until after the last end: no
- * handler of the program's runs in between, so none can jump away from an open pair. Nothing here allocates or takes
+ * handler of the program's runs in between, so none can jump away from an open pair. So is cancellation. Nothing here allocates or takes
  * a lock of libc's: who makes the change may hold them all.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -291,6 +292,23 @@ static void pop(struct shunt_mmu_op *op)
 	shunt_mmu_under_way = op->outer;
 }
 
+/*
+ * In open() and the like libc makes the type asynchronous, and a program may have done so: then to let cancellation in
+ * again is to leave at once. With the type deferred it is not. The type is given back at the very end (op.c).
+ */
+static void cancel_hold(struct shunt_mmu_op *op)
+{
+	pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &op->cancel_type);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &op->cancel_state);
+}
+
+void shunt_mmu_cancel_unhold(void *arg)
+{
+	struct shunt_mmu_op *op = arg;
+
+	pthread_setcancelstate(op->cancel_state, NULL);
+}
+
 void shunt_mmu_tell_start(void *arg)
 {
 	struct shunt_mmu_op *op = arg;
@@ -298,7 +316,9 @@ void shunt_mmu_tell_start(void *arg)
 	bool hand;
 	int err = errno;
 
-	op->mask = shunt_mmu_hold();
+	if (!(op->context & SHUNT_MMU_HELD))
+		op->mask = shunt_mmu_hold();
+	cancel_hold(op);
 	memset(op->started, 0, sizeof op->started);
 	op->task = NULL;
 	op->counted = false;
@@ -309,8 +329,10 @@ void shunt_mmu_tell_start(void *arg)
 		hand |= start_intervals(op, false);
 	if (hand)
 		shunt_mmu_hand_start(op, others);
-	if (op->context & SHUNT_MMU_NO_HOLD)
+	if (op->context & SHUNT_MMU_NO_HOLD) {
+		shunt_mmu_cancel_unhold(op);
 		shunt_mmu_unhold(op->mask);
+	}
 	errno = err;
 }
 
@@ -319,8 +341,10 @@ void shunt_mmu_tell_end(void *arg)
 	struct shunt_mmu_op *op = arg;
 	int err = errno;
 
-	if (op->context & SHUNT_MMU_NO_HOLD)
+	if (op->context & SHUNT_MMU_NO_HOLD) {
 		op->mask = shunt_mmu_hold();
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	}
 	if (!is_child(op)) {
 		end_members(op);
 		if (op->task)
@@ -329,6 +353,7 @@ void shunt_mmu_tell_end(void *arg)
 			shunt_mmu_active_lower();
 	}
 	pop(op);
+	shunt_mmu_cancel_unhold(op);
 	errno = err;
 }
 

@@ -6,6 +6,7 @@
  * small stack has room for, so the library's threads are an edge, too.
  */
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <spawn.h>
 #include <sys/resource.h>
@@ -291,6 +292,97 @@ static int cancelled_thread(void)
 	return result != PTHREAD_CANCELED ? 1 : c.starts != 1 || c.ends != 1 ? 2 : 0;
 }
 
+static sigset_t at_end;
+static bool asynchronous;
+
+static void note_mask(void *unused)
+{
+	(void)unused;
+	pthread_sigmask(SIG_BLOCK, NULL, &at_end);
+}
+
+static void *opens(void *path)
+{
+	pthread_cleanup_push(note_mask, NULL);
+	if (asynchronous)
+		pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
+	open(path, O_RDWR | O_TRUNC);
+	for (;;)
+		pause();
+	pthread_cleanup_pop(0);
+	return NULL;
+}
+
+static void *unmaps(void *at)
+{
+	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
+	munmap(at, PAGE);
+	_exit(97);
+}
+
+static void cancel_self(struct counter *c)
+{
+	(void)c;
+	pthread_cancel(pthread_self());
+}
+
+static unsigned open_on(const char *path)
+{
+	char link[40], to[64];
+	unsigned n = 0;
+
+	for (int fd = 0; fd < 64; fd++) {
+		ssize_t len;
+
+		snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+		len = readlink(link, to, sizeof to - 1);
+		to[len < 0 ? 0 : len] = 0;
+		n += !strcmp(to, path);
+	}
+	return n;
+}
+
+/* Cancelled by a callback: the thread ends, behind the last callback, with the signal mask that it had. */
+static int ends_cancelled(struct counter *c, void *(*fn)(void *), void *arg)
+{
+	void *result = NULL;
+	pthread_t t;
+
+	c->starts = c->ends = 0;
+	if (pthread_create(&t, NULL, fn, arg) || pthread_join(t, &result))
+		return 1;
+	return result != PTHREAD_CANCELED || c->starts != 1 || c->ends != 1 || sigismember(&at_end, SIGUSR1);
+}
+
+static int cancelled_in_open(void)
+{
+	char path[] = "/tmp/shunt-edges-XXXXXX";
+	int fd = mkstemp(path);
+	static COUNTER(c);
+	char *p;
+	int bad = 0;
+
+	if (fd < 0 || ftruncate(fd, PAGE))
+		return 1;
+	p = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
+	c.from = (uintptr_t)p;
+	c.to = c.from + 1;
+	enter(&c);
+	for (int i = 0; i < 4 && !bad; i++) {
+		c.in_start = i & 1 ? cancel_self : NULL;
+		c.in_end = i & 1 ? NULL : cancel_self;
+		asynchronous = i & 2;
+		if (ftruncate(fd, PAGE) || ends_cancelled(&c, opens, path))
+			bad = 2 + i;
+		if (open_on(path) != 1)
+			bad = 10 + i;
+	}
+	if (!bad && (ends_cancelled(&c, unmaps, p) || registers_anew()))
+		bad = 20;
+	unlink(path);
+	return bad;
+}
+
 static int fork_that_fails(void)
 {
 	static COUNTER(c);
@@ -474,6 +566,7 @@ int main(int argc, char **argv)
 	in_child(exit_beside_exit, "another one who exits waits for releases");
 	in_child(handler_jumps, "a handler that came during the change may jump away");
 	in_child(cancelled_thread, "a thread that was cancelled does not end in a callback");
+	in_child(cancelled_in_open, "cancelled while told, libc's type asynchronous: ends behind the call, keeps no descriptor");
 	in_child(fork_that_fails, "a fork that failed says so, and errno is what it was");
 	in_child(shares_memory, "a child that shares the memory, beside its parent, leaves nothing open");
 	in_child(first_interval_inside, "the first interval from inside of a change: -EDEADLK");
