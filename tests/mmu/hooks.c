@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ucm.c before|after - UCX's memory hooks, which write over the first 13 bytes of libc's functions, are put on
- * before or after ours: each works, and where we cannot, we say so.
+ * hooks.c ucx|openmpi before|after - the memory hooks of UCX and of Open MPI, which write over the first 13 bytes of
+ * libc's functions, are put on before or after ours: each works, and where we cannot, we say so.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -39,7 +39,7 @@ static void their_event(int type, void *event, void *arg)
 }
 
 /* -ENOENT: it is not installed. */
-static int put_on_theirs(void)
+static int put_on_ucx(void)
 {
 	void *h = dlopen("libucs.so.0", RTLD_NOW | RTLD_GLOBAL);
 	int (*set)(int, int, void (*)(int, void *, void *), void *);
@@ -49,6 +49,41 @@ static int put_on_theirs(void)
 		return -ENOENT;
 	*(void **)&set = dlsym(h, "ucm_set_event_handler");
 	return set ? set(UCM_EVENTS, 0, their_event, NULL) : -ENOENT;
+}
+
+static void their_release(void *start, size_t length, void *arg, bool from_alloc)
+{
+	(void)start;
+	(void)length;
+	(void)arg;
+	(void)from_alloc;
+	theirs++;
+}
+
+/* What MPI_Init() does once a transport asks for it: its headers do not offer it. */
+static int put_on_openmpi(void)
+{
+	void *h = dlopen("libopen-pal.so.40", RTLD_NOW | RTLD_GLOBAL);
+	int (*init)(int *, char ***), (*open_framework)(void *, int);
+	int (*enter)(void (*)(void *, size_t, void *, bool), void *);
+	void (*start_hooks)(void);
+	int r;
+
+	if (!h)
+		return -ENOENT;
+	*(void **)&init = dlsym(h, "opal_init");
+	*(void **)&open_framework = dlsym(h, "mca_base_framework_open");
+	*(void **)&start_hooks = dlsym(h, "opal_memory_base_malloc_init_hook");
+	*(void **)&enter = dlsym(h, "opal_mem_hooks_register_release");
+	if (!init || !open_framework || !start_hooks || !enter)
+		return -ENOENT;
+	r = init(NULL, NULL);
+	r = r ? r : open_framework(dlsym(h, "opal_patcher_base_framework"), 0);
+	r = r ? r : open_framework(dlsym(h, "opal_memory_base_framework"), 0);
+	if (r)
+		return r;
+	start_hooks();
+	return enter(their_release, NULL);
 }
 
 /* Whether the calls did what they should; who was told. */
@@ -103,14 +138,14 @@ static void after(struct shunt_mmu_notifier *n)
 int main(int argc, char **argv)
 {
 	struct shunt_mmu_notifier n = {.ops = &ops};
-	bool first = argc > 1 && !strcmp(argv[1], "before");
+	bool openmpi = argc > 1 && !strcmp(argv[1], "openmpi"), first = argc > 2 && !strcmp(argv[2], "before");
 	int r;
 
 	if (!first && shunt_mmu_notifier_register(&n))
 		abort();
-	r = put_on_theirs();
+	r = openmpi ? put_on_openmpi() : put_on_ucx();
 	if (r)
-		skip("UCX cannot be loaded here, or put its hooks on (%d)", r);
+		skip("%s cannot be loaded here, or put its hooks on (%d)", openmpi ? "Open MPI" : "UCX", r);
 	else if (first)
 		before();
 	else
