@@ -114,19 +114,12 @@ static bool has_kind(const struct shunt_mmu_op *op, uint32_t kind)
 static bool has_own_stack(const struct shunt_mmu_call *c)
 {
 	struct clone_args a = {0};
-	struct {
-		const void *at;
-		size_t n;
-	} to = {&a, sizeof a}, from = {(const void *)c->a[0], (size_t)c->a[1]};
+	size_t size = (size_t)c->a[1];
 
 	if (c->nr == SYS_clone)
 		return c->a[1];
-	if (c->nr != SYS_clone3)
-		return false;
-	if (from.n > sizeof a)
-		from.n = sizeof a;
-	shunt_sys(SYS_process_vm_readv, shunt_sys(SYS_gettid), &to, 1, &from, 1, 0);
-	return a.stack;
+	return c->nr == SYS_clone3 && size >= offsetof(struct clone_args, stack) + 8 &&
+	       shunt_mmu_fetch(&a, (uintptr_t)c->a[0], size < sizeof a ? size : sizeof a) && a.stack;
 }
 
 static long make(const struct shunt_mmu_regs *r)

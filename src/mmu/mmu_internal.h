@@ -49,6 +49,9 @@ struct shunt_mmu_call {
  */
 unsigned shunt_mmu_decode(const struct shunt_mmu_call *c, struct shunt_mmu_range r[SHUNT_MMU_RANGES]);
 
+/* Reads what an argument points to. false: the kernel cannot, either. */
+bool shunt_mmu_fetch(void *to, uintptr_t from, size_t n);
+
 /* Whether decode() can ever find something in a call of this number. And the source it belongs to. */
 bool shunt_mmu_interesting(long nr);
 enum shunt_mmu_source shunt_mmu_source_of(long nr);

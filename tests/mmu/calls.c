@@ -5,16 +5,13 @@
  */
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <malloc.h>
 #include <poll.h>
 #include <sched.h>
 #include <spawn.h>
-#include <stddef.h>
-#include <sys/prctl.h>
 
 #include "guarantee.h"
+#include "refuse.h"
 
 extern char **environ;
 
@@ -142,20 +139,6 @@ static void failing_calls(void)
 	shunt_mmu_notifier_unregister(&c.n);
 }
 
-/* The kernel says ENOMEM to such calls from here on. */
-static bool refuse(long nr)
-{
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)nr, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOMEM),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog prog = {.len = 4, .filter = code};
-
-	return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog);
-}
-
 static const struct {
 	const char *name;
 	long nr;
@@ -168,7 +151,7 @@ static void inject(unsigned i)
 	char *p = map(4);
 
 	enter(&c);
-	if (!refuse(injected[i].nr))
+	if (!refuse(injected[i].nr, ENOMEM))
 		_exit(77);
 	forget(&c);
 	if (i == 0)

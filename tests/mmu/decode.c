@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "decode_test.h"
+#include "refuse.h"
 
 #define B   0x10000000000l /* nothing is mapped around it */
 #define P   4096l
@@ -320,5 +321,14 @@ int main(void)
 	heap();
 	numbers();
 	garbage(200000);
+	/* Some sandboxes do not allow it. */
+	if (refuse(SYS_process_vm_readv, EPERM)) {
+		vectors();
+		structs();
+		bad_paths();
+		garbage(200000);
+	} else {
+		skip("no seccomp here");
+	}
 	return done();
 }

@@ -14,6 +14,7 @@
 #include <shunt/probe.h>
 
 #include "guarantee.h"
+#include "refuse.h"
 
 static __thread volatile char much[1 << 20];
 static const char *later;
@@ -383,6 +384,48 @@ static int cancelled_in_open(void)
 	return bad;
 }
 
+static void *ends(void *arg)
+{
+	return arg;
+}
+
+static int stacked_child(void)
+{
+	_exit(7);
+}
+
+/* Behind the call the child returns to what its stack begins with. */
+static pid_t clone3_with_stack(void)
+{
+	char *stack = map(16 * PAGE);
+	uint64_t args[11] = {[4] = SIGCHLD, [5] = (uint64_t)(uintptr_t)stack, [6] = 15 * PAGE};
+	int (*child_fn)(void) = stacked_child;
+
+	memcpy(stack + 15 * PAGE, &child_fn, sizeof child_fn);
+	return (pid_t)syscall(SYS_clone3, args, sizeof args);
+}
+
+/* What a call's arguments point to is found also where a sandbox refuses the fast way, and no file can be opened. */
+static int sandboxed(void)
+{
+	struct rlimit none = {0, 0};
+	static COUNTER(c);
+	pthread_t t;
+	pid_t pid;
+
+	c.n.kinds = 1u << SHUNT_MMU_FORK;
+	enter(&c);
+	if (!refuse(SYS_process_vm_readv, EPERM))
+		return 0;
+	setrlimit(RLIMIT_NOFILE, &none);
+	if (pthread_create(&t, NULL, ends, NULL) || pthread_join(t, NULL) || c.starts)
+		return 1;
+	pid = clone3_with_stack();
+	if (pid < 0 || exit_of(pid) != 7)
+		return 2;
+	return c.starts != 1 || c.ends != 1 ? 3 : 0;
+}
+
 static int fork_that_fails(void)
 {
 	static COUNTER(c);
@@ -559,6 +602,7 @@ int main(int argc, char **argv)
 #ifndef SANITIZED
 	in_child(no_memory, "no memory: what libc frees is told, and nothing waits for ever");
 #endif
+	in_child(sandboxed, "in a sandbox, no descriptors: a thread is no fork, and a child has its stack");
 	in_child(no_descriptors, "no descriptors: refused, and later everything is found");
 	in_child(exec_keeps_mask, "what is executed by hand has the program's signal mask");
 	in_child(exec_of_vfork_child, "a vfork child's exec by hand is not told, and leaves nothing open");
