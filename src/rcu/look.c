@@ -96,7 +96,7 @@ const char *shunt_look_why(enum shunt_unseen why)
 {
 	static const char *const text[] = {"seen", "new", "runs with the signal blocked",
 		"waits for a vfork child", "is about to enter a zone", "has a stack that cannot be read",
-		"is in a zone"};
+		"is in a zone", "runs, and rt_tgsigqueueinfo(), by which it would be asked, is refused"};
 
 	return text[why];
 }
@@ -700,6 +700,8 @@ static int ask(struct shunt_look *l, uint64_t deadline)
 		r = shunt_inquire_send(t->tid);
 		if (r >= 0 && ++asked)
 			ask_again(l, shunt_inquire_slot(r));
+		else if (r == -EPERM || r == -EACCES || r == -ENOSYS)
+			t->why = SHUNT_UNSEEN_REFUSED;
 	}
 	for (uint64_t until = now + STEP_NS; asked && now < until && now < deadline;
 		now = shunt_now_ns()) {

@@ -15,6 +15,7 @@ enum shunt_unseen {
 	SHUNT_UNSEEN_DOOR,  /* about to jump into any zone */
 	SHUNT_UNSEEN_DEEP,  /* more stacks than are followed, or one that cannot be read */
 	SHUNT_UNSEEN_ZONE,  /* in a zone, where that counts as not seen */
+	SHUNT_UNSEEN_REFUSED, /* runs, and a sandbox does not let it be asked */
 };
 
 struct shunt_looked {

@@ -14,6 +14,7 @@
 #include <shunt/probe.h>
 
 #include "guarantee.h"
+#include "rcu/look.h"
 #include "refuse.h"
 
 static __thread volatile char much[1 << 20];
@@ -426,6 +427,47 @@ static int sandboxed(void)
 	return c.starts != 1 || c.ends != 1 ? 3 : 0;
 }
 
+static atomic_int spins;
+
+static void *spin(void *unused)
+{
+	(void)unused;
+	spins = (int)syscall(SYS_gettid);
+	while (spins)
+		;
+	return NULL;
+}
+
+static bool never(uintptr_t pc, long nr, const uint64_t *arg)
+{
+	(void)pc;
+	(void)nr;
+	(void)arg;
+	return false;
+}
+
+/* A thread that always runs has to be asked where it is. */
+static int not_asked(void)
+{
+	struct shunt_spots none = {0};
+	struct shunt_look l;
+	pthread_t t;
+	int r, why = -1;
+
+	if (shunt_look_begin(&l, &none) || !refuse(SYS_rt_tgsigqueueinfo, EPERM))
+		return 1;
+	l.inside = never;
+	pthread_create(&t, NULL, spin, NULL);
+	while (!spins)
+		sched_yield();
+	r = shunt_look_try(&l, 10);
+	for (size_t i = 0; i < l.room; i++)
+		if (l.t[i].tid == spins)
+			why = l.t[i].why;
+	shunt_look_end(&l);
+	return r != -EAGAIN ? 2 : why != SHUNT_UNSEEN_REFUSED ? 3 : 0;
+}
+
 static int fork_that_fails(void)
 {
 	static COUNTER(c);
@@ -603,6 +645,7 @@ int main(int argc, char **argv)
 	in_child(no_memory, "no memory: what libc frees is told, and nothing waits for ever");
 #endif
 	in_child(sandboxed, "in a sandbox, no descriptors: a thread is no fork, and a child has its stack");
+	in_child(not_asked, "a sandbox that lets nobody be asked: it is said so");
 	in_child(no_descriptors, "no descriptors: refused, and later everything is found");
 	in_child(exec_keeps_mask, "what is executed by hand has the program's signal mask");
 	in_child(exec_of_vfork_child, "a vfork child's exec by hand is not told, and leaves nothing open");
