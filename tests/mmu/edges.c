@@ -13,49 +13,11 @@
 
 #include <shunt/probe.h>
 
+#include "child.h"
 #include "guarantee.h"
-#include "rcu/look.h"
-#include "refuse.h"
 
 static __thread volatile char much[1 << 20];
 static const char *later;
-static pid_t child;
-
-static void kill_child(int sig)
-{
-	(void)sig;
-	kill(child, SIGKILL);
-}
-
-/* What the case returns is 0 if it is well. */
-static void in_child(int (*fn)(void), const char *property)
-{
-	int status;
-
-	fflush(stdout);
-	child = fork();
-	if (!child) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		_exit(fn());
-	}
-	alarm(20);
-	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-		;
-	alarm(0);
-	ok(status == 0, "%s", property);
-	if (status)
-		diag(WIFEXITED(status) ? "step %d" : "signal %d",
-			WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
-}
-
-static char *map(size_t length)
-{
-	char *p = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (p == MAP_FAILED)
-		_exit(99);
-	return p;
-}
 
 /*
  * Whether nothing is left open: who registers waits for all that is. On another thread, since what is open of one's
@@ -385,89 +347,6 @@ static int cancelled_in_open(void)
 	return bad;
 }
 
-static void *ends(void *arg)
-{
-	return arg;
-}
-
-static int stacked_child(void)
-{
-	_exit(7);
-}
-
-/* Behind the call the child returns to what its stack begins with. */
-static pid_t clone3_with_stack(void)
-{
-	char *stack = map(16 * PAGE);
-	uint64_t args[11] = {[4] = SIGCHLD, [5] = (uint64_t)(uintptr_t)stack, [6] = 15 * PAGE};
-	int (*child_fn)(void) = stacked_child;
-
-	memcpy(stack + 15 * PAGE, &child_fn, sizeof child_fn);
-	return (pid_t)syscall(SYS_clone3, args, sizeof args);
-}
-
-/* What a call's arguments point to is found also where a sandbox refuses the fast way, and no file can be opened. */
-static int sandboxed(void)
-{
-	struct rlimit none = {0, 0};
-	static COUNTER(c);
-	pthread_t t;
-	pid_t pid;
-
-	c.n.kinds = 1u << SHUNT_MMU_FORK;
-	enter(&c);
-	if (!refuse(SYS_process_vm_readv, EPERM))
-		return 0;
-	setrlimit(RLIMIT_NOFILE, &none);
-	if (pthread_create(&t, NULL, ends, NULL) || pthread_join(t, NULL) || c.starts)
-		return 1;
-	pid = clone3_with_stack();
-	if (pid < 0 || exit_of(pid) != 7)
-		return 2;
-	return c.starts != 1 || c.ends != 1 ? 3 : 0;
-}
-
-static atomic_int spins;
-
-static void *spin(void *unused)
-{
-	(void)unused;
-	spins = (int)syscall(SYS_gettid);
-	while (spins)
-		;
-	return NULL;
-}
-
-static bool never(uintptr_t pc, long nr, const uint64_t *arg)
-{
-	(void)pc;
-	(void)nr;
-	(void)arg;
-	return false;
-}
-
-/* A thread that always runs has to be asked where it is. */
-static int not_asked(void)
-{
-	struct shunt_spots none = {0};
-	struct shunt_look l;
-	pthread_t t;
-	int r, why = -1;
-
-	if (shunt_look_begin(&l, &none) || !refuse(SYS_rt_tgsigqueueinfo, EPERM))
-		return 1;
-	l.inside = never;
-	pthread_create(&t, NULL, spin, NULL);
-	while (!spins)
-		sched_yield();
-	r = shunt_look_try(&l, 10);
-	for (size_t i = 0; i < l.room; i++)
-		if (l.t[i].tid == spins)
-			why = l.t[i].why;
-	shunt_look_end(&l);
-	return r != -EAGAIN ? 2 : why != SHUNT_UNSEEN_REFUSED ? 3 : 0;
-}
-
 static int fork_that_fails(void)
 {
 	static COUNTER(c);
@@ -639,13 +518,10 @@ int main(int argc, char **argv)
 	if (argc > 1 && !strcmp(argv[1], "mask"))
 		return mask_is_empty();
 	later = argv[1];
-	signal(SIGALRM, kill_child);
 	in_child(large_thread_variables, "many thread-local variables: registers");
 #ifndef SANITIZED
 	in_child(no_memory, "no memory: what libc frees is told, and nothing waits for ever");
 #endif
-	in_child(sandboxed, "in a sandbox, no descriptors: a thread is no fork, and a child has its stack");
-	in_child(not_asked, "a sandbox that lets nobody be asked: it is said so");
 	in_child(no_descriptors, "no descriptors: refused, and later everything is found");
 	in_child(exec_keeps_mask, "what is executed by hand has the program's signal mask");
 	in_child(exec_of_vfork_child, "a vfork child's exec by hand is not told, and leaves nothing open");
