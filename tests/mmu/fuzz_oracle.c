@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* fuzz_oracle.c - the notifiers of fuzz_ops.c */
+/* fuzz_oracle.c - the notifiers of the fuzzer */
 #include "fuzz_oracle.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fuzz_oracle.h - what fuzz_ops.c knows of the events that it was told, and what it holds against them.
+ * fuzz_oracle.h - what the fuzzer knows of the events that it was told, and what it holds against them.
  *
  * A *region* is some pages that one worker changes at random, and that io_uring has pinned: what comes
  * through the ring goes to the pages of then. A *watcher* is a notifier that looks only at the rules that hold for
