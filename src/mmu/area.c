@@ -2,26 +2,12 @@
 /* area.c - see area.h. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/ioctl.h>
 #include <stdatomic.h>
 #include <sys/types.h>
 
 #include "arch/x86_64/text_sys.h"
+#include "base/procmap.h"
 #include "mmu/area.h"
-
-/* linux/fs.h of 6.11 and later; ours is older. */
-struct procmap_query {
-	uint64_t size, query_flags, query_addr;
-	uint64_t vma_start, vma_end, vma_flags, vma_page_size, vma_offset;
-	uint64_t inode;
-	uint32_t dev_major, dev_minor, vma_name_size, build_id_size;
-	uint64_t vma_name_addr, build_id_addr;
-};
-_Static_assert(sizeof(struct procmap_query) == 104, "as the kernel has it");
-
-#define QUERY	      _IOWR('f', 17, struct procmap_query)
-#define QUERY_OR_NEXT 0x10
-#define QUERY_FILES   0x20
 
 #define SYSV_LENGTH 5 /* of "/SYSV" */
 
@@ -140,22 +126,22 @@ static int next_line(struct shunt_mmu_areas *a, uintptr_t from, bool files,
 
 /* --- the question -------------------------------------------------------------------------- */
 
-static long ask(int fd, uintptr_t from, bool files, struct procmap_query *q, char *name, uint32_t size)
+static long ask(int fd, uintptr_t from, bool files, struct shunt_procmap *q, char *name, uint32_t size)
 {
 	q->size = sizeof(*q);
-	q->query_flags = QUERY_OR_NEXT | (files ? QUERY_FILES : 0);
+	q->query_flags = SHUNT_PROCMAP_OR_NEXT | (files ? SHUNT_PROCMAP_FILES : 0);
 	q->query_addr = from;
 	q->vma_name_size = size;
 	q->vma_name_addr = (uintptr_t)name;
 	q->build_id_size = 0;
 	q->build_id_addr = 0;
-	return shunt_sys(SYS_ioctl, fd, QUERY, q);
+	return shunt_sys(SYS_ioctl, fd, SHUNT_PROCMAP_QUERY, q);
 }
 
 int shunt_mmu_areas_next(struct shunt_mmu_areas *a, uintptr_t from, bool files,
 	struct shunt_mmu_area *found)
 {
-	struct procmap_query q;
+	struct shunt_procmap q;
 	long r;
 
 	if (a->text)
@@ -182,7 +168,7 @@ int shunt_mmu_areas_next(struct shunt_mmu_areas *a, uintptr_t from, bool files,
 
 void shunt_mmu_areas_name(struct shunt_mmu_areas *a, struct shunt_mmu_area *found)
 {
-	struct procmap_query q;
+	struct shunt_procmap q;
 	char name[32]; /* a longer name is refused, and is none of these */
 	const char *want = "/SYSV";
 	unsigned i = 0;

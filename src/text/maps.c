@@ -13,25 +13,15 @@
 #include <sys/mman.h>
 
 #include "arch/x86_64/text_sys.h"
+#include "base/procmap.h"
 #include "text/maps.h"
-
-/* From <linux/fs.h> of 6.11; older headers lack it. */
-struct procmap_query {
-	uint64_t size, query_flags, query_addr;
-	uint64_t vma_start, vma_end, vma_flags, vma_page_size, vma_offset, inode;
-	uint32_t dev_major, dev_minor, vma_name_size, build_id_size;
-	uint64_t vma_name_addr, build_id_addr;
-};
-_Static_assert(sizeof(struct procmap_query) == 104, "the kernel's layout");
-#define PROCMAP_QUERY_IOCTL 0xc0686611ul /* _IOWR('f', 17, 104 bytes) */
-#define COVERING_OR_NEXT 0x10
 
 bool shunt_maps_never_query;
 
 static int query(struct shunt_maps *m, uintptr_t addr, uint64_t flags, struct shunt_vma *out,
 	char *name, size_t name_size)
 {
-	struct procmap_query q = {.size = sizeof q, .query_flags = flags, .query_addr = addr};
+	struct shunt_procmap q = {.size = sizeof q, .query_flags = flags, .query_addr = addr};
 	long r;
 
 	if (name) {
@@ -39,7 +29,7 @@ static int query(struct shunt_maps *m, uintptr_t addr, uint64_t flags, struct sh
 		q.vma_name_size = (uint32_t)name_size;
 		name[0] = 0;
 	}
-	r = shunt_sys(SYS_ioctl, m->fd, PROCMAP_QUERY_IOCTL, &q);
+	r = shunt_sys(SYS_ioctl, m->fd, SHUNT_PROCMAP_QUERY, &q);
 	if (r < 0)
 		return (int)r;
 	if (out) {
@@ -216,7 +206,7 @@ int shunt_maps_find(struct shunt_maps *m, uintptr_t addr, struct shunt_vma *out)
 	size_t lo = 0, hi = m->n;
 
 	if (m->query)
-		return query(m, addr, COVERING_OR_NEXT, out, NULL, 0);
+		return query(m, addr, SHUNT_PROCMAP_OR_NEXT, out, NULL, 0);
 	while (lo < hi) {
 		size_t mid = (lo + hi) / 2;
 
