@@ -150,8 +150,9 @@ struct shunt_mmu_notifier_ops {
 	/*
 	 * It is over: all translations must go, and none may be made. Exactly once, whoever comes
 	 * first of unregister and exit; at exit before the pages go, other threads still
-	 * running. One that exits as well waits for it, a second at most. What other threads change meanwhile is told as ever, until unregister returns: so
-	 * other callbacks of the notifier may run at the same time, and after it.
+	 * running. One that exits as well waits for it, a second at most. What other threads change
+	 * meanwhile is told as ever, until unregister returns: so other callbacks of the notifier may
+	 * run at the same time, and after it.
 	 */
 	void (*release)(struct shunt_mmu_notifier *n);
 	/* From here on, until end, no translation of the range may be used or made. */
@@ -307,7 +308,8 @@ struct shunt_mmu_coverage {
 
 /*
  * Says what is seen in this process while somebody is registered: it looks at the code that is loaded
- * now. Any thread, not from signal handlers nor callbacks; allocates. 0 or -ENOMEM.
+ * now. Any thread, not from signal handlers nor callbacks; allocates. 0, -ENOMEM, -EMFILE or -ENFILE (no
+ * descriptor), -EAGAIN (objects are loaded and unloaded without pause).
  */
 SHUNT_API int shunt_mmu_coverage(struct shunt_mmu_coverage *c);
 

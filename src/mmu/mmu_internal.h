@@ -3,17 +3,20 @@
  * mmu_internal.h - what the parts of the MMU notifiers share.
  *
  *   op.c        one change under way: who is concerned, start, end (general registers only)
- *   tell.c      calling the callbacks
+ *   change.c    changes that are announced by hand, and shunt_mmu_syscall() (general registers only)
+ *   tell.c      calling the callbacks; guard.c: one of them, which may only be left by returning
  *   notifier.c  registering and unregistering
  *   interval.c  intervals, their sequence
  *   tree.c      the range tree that ops read without a lock
  *   hand.c      the library's thread, for changes that come from inside of libc
  *   decode.c    which ranges a system call makes invalid (general registers only)
- *   files.c     where a file, or a System V segment, is mapped
+ *   area.c      the mappings that there are (general registers only)
+ *   files.c     where a file, or a System V segment, is mapped (general registers only)
  *   sites.c     the places in code that make such calls: finding, arming, disarming
+ *   frame.c     where a function at a place keeps its return address
  *   enter.c     what an armed place runs (general registers only); mmu.S is its way in
  *   coverage.c  what is seen
- *   watch.c     userfaultfd, ageing
+ *   watch.c     userfaultfd; watch.h has its parts
  */
 #ifndef SHUNT_MMU_INTERNAL_H
 #define SHUNT_MMU_INTERNAL_H

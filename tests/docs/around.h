@@ -16,6 +16,8 @@
 #include <shunt/text.h>
 #include <shunt/trace.h>
 
+#include "../../examples/mmu_adapters/fabric.h"
+
 extern void *site, *to;
 extern uint64_t sample;
 void work(void);

@@ -5,7 +5,7 @@ docs/ and man pages compiles, and every option of a `shunt` command that is name
 there is one. TAP.
 
 What counts as C code: in a header, the tab-indented lines of its first comment under
-"Example"; elsewhere, indented blocks with a shunt_ function and a semicolon. A
+"Example"; elsewhere, indented blocks with a shunt_ function, or an adapter's, and a semicolon. A
 fragment is compiled in a function behind tests/docs/around.h; definitions of
 functions and static variables are put before it. A header's example with a main() is
 run, as C and as C++, and says 0. LIBDIR has libshunt.so.
@@ -50,7 +50,7 @@ def header_example(text):
 
 def blocks(text):
     for block in re.findall(r'(?:^(?:    |\t).*\n|^\n)+', text, re.M):
-        if re.search(r'shunt_\w+\(.*;', block):
+        if re.search(r'\b(shunt|mmu)_\w+\(.*;', block):
             yield re.sub(r'^(    |\t)', '', block, flags=re.M)
 
 
