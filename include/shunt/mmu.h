@@ -74,8 +74,8 @@
  * for each kind of call which of these holds in this process.
  *
  * Where callbacks run, and what they may do:
- * - On the thread that makes the change, with all signals but the synchronous ones held back. They
- *   may sleep, allocate, map, unmap, call everything; but see BLOCK below. The vector
+ * - On the thread that makes the change, with all signals but the synchronous ones held back (and but libc's own
+ *   by which setuid() has every thread do it, and waits for that). They may sleep, allocate, map, unmap, call everything; but see BLOCK below. The vector
  *   registers are saved, errno is restored.
  * - A change that is made from inside of libc (free() that trims its heap, a thread's stack) comes
  *   with locks of libc's held that a callback's own malloc() might need. Such a change is handed to a

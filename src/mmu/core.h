@@ -201,12 +201,19 @@ static inline void shunt_mmu_small_give(void)
 		shunt_sys(SYS_futex, &shunt_mmu_small, FUTEX_WAKE_PRIVATE, 1);
 }
 
-/* All signals but the synchronous ones; without libc. The mask before is returned. */
+/* libc's own: what pthread_cancel() sends, and setuid() and its like to every thread. */
+#define SHUNT_MMU_SIGCANCEL 32
+#define SHUNT_MMU_SIGSETXID 33
+
+/*
+ * All signals but the synchronous ones; without libc. The mask before is returned. And but setuid()'s, which waits until
+ * each thread has had it: the callback may be waiting for who calls setuid().
+ */
 static inline uint64_t shunt_mmu_hold(void)
 {
 	uint64_t before = 0;
 	uint64_t all = ~(1ull << (SIGTRAP - 1) | 1ull << (SIGSEGV - 1) | 1ull << (SIGBUS - 1) |
-			 1ull << (SIGILL - 1) | 1ull << (SIGFPE - 1));
+			 1ull << (SIGILL - 1) | 1ull << (SIGFPE - 1) | 1ull << (SHUNT_MMU_SIGSETXID - 1));
 
 	shunt_sys(SYS_rt_sigprocmask, SIG_BLOCK, &all, &before, 8);
 	return before;

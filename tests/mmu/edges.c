@@ -347,6 +347,40 @@ static int cancelled_in_open(void)
 	return bad;
 }
 
+/* --- waited for by all threads -------------------------------------------------------------------- */
+
+static atomic_int waits, has_set;
+
+static void wait_for_setuid(struct counter *c)
+{
+	(void)c;
+	reach(&waits, 1);
+	await(&has_set, 1);
+}
+
+static void *sets_user(void *unused)
+{
+	(void)unused;
+	await(&waits, 1);
+	if (setuid(getuid()))
+		_exit(9);
+	reach(&has_set, 1);
+	return NULL;
+}
+
+/* libc has each thread do it, by a signal. */
+static int setuid_waited_for(void)
+{
+	static BY_HAND(c);
+	pthread_t t;
+
+	c.in_start = wait_for_setuid;
+	enter(&c);
+	pthread_create(&t, NULL, sets_user, NULL);
+	change();
+	return pthread_join(t, NULL) ? 1 : c.ends != 1;
+}
+
 static int fork_that_fails(void)
 {
 	static COUNTER(c);
@@ -530,6 +564,7 @@ int main(int argc, char **argv)
 	in_child(handler_jumps, "a handler that came during the change may jump away");
 	in_child(cancelled_thread, "a thread that was cancelled does not end in a callback");
 	in_child(cancelled_in_open, "cancelled while told, libc's type asynchronous: ends behind the call, keeps no descriptor");
+	in_child(setuid_waited_for, "a callback may wait for who calls setuid()");
 	in_child(fork_that_fails, "a fork that failed says so, and errno is what it was");
 	in_child(shares_memory, "a child that shares the memory, beside its parent, leaves nothing open");
 	in_child(first_interval_inside, "the first interval from inside of a change: -EDEADLK");
