@@ -142,8 +142,8 @@ static void go_behind(struct shunt_mmu_regs *r, const struct shunt_mmu_place *p,
 static bool is_cancellable(const struct shunt_mmu_call *c)
 {
 	/* Most do not cut anything off, and need not pay. */
-	if (c->nr == SYS_openat || c->nr == SYS_open)
-		return c->a[c->nr == SYS_openat ? 2 : 1] & O_TRUNC;
+	if (c->nr == SYS_openat || c->nr == SYS_open || c->nr == SYS_open_by_handle_at)
+		return c->a[c->nr == SYS_open ? 1 : 2] & O_TRUNC;
 	return c->nr == SYS_creat || c->nr == 437 || c->nr == SYS_fallocate; /* openat2 */
 }
 

@@ -293,19 +293,35 @@ static void pop(struct shunt_mmu_op *op)
 }
 
 /*
- * In open() and the like libc makes the type asynchronous, and a program may have done so: then to let cancellation in
- * again is to leave at once. With the type deferred it is not. The type is given back at the very end (op.c).
+ * In open() and the like libc makes the type asynchronous, and a program may have done so. Then libc's signal for it may
+ * have been sent and be held back, with the thread marked as one that is being cancelled: each cancellation point that
+ * a callback comes through would wait for that signal, for ever. Not with the type as it is. So it stays, but
+ * for this moment, in which the signal is let in: it ends nobody now.
  */
 static void cancel_hold(struct shunt_mmu_op *op)
 {
-	pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &op->cancel_type);
+	uint64_t signal = 1ull << (SHUNT_MMU_SIGCANCEL - 1);
+
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &op->cancel_state);
+	pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &op->cancel_type);
+	if (op->cancel_type == PTHREAD_CANCEL_DEFERRED)
+		return;
+	if (!(op->mask & signal)) {
+		shunt_sys(SYS_rt_sigprocmask, SIG_UNBLOCK, &signal, NULL, 8);
+		shunt_sys(SYS_rt_sigprocmask, SIG_BLOCK, &signal, NULL, 8);
+	}
+	pthread_setcanceltype(op->cancel_type, NULL);
 }
 
+/*
+ * With the type asynchronous to let cancellation in again is to leave at once. With the type deferred it is not. The
+ * type is given back at the very end (op.c).
+ */
 void shunt_mmu_cancel_unhold(void *arg)
 {
 	struct shunt_mmu_op *op = arg;
 
+	pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &op->cancel_type);
 	pthread_setcancelstate(op->cancel_state, NULL);
 }
 
@@ -344,6 +360,7 @@ void shunt_mmu_tell_end(void *arg)
 	if (op->context & SHUNT_MMU_NO_HOLD) {
 		op->mask = shunt_mmu_hold();
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+		pthread_setcanceltype(op->cancel_type, NULL);
 	}
 	if (!is_child(op)) {
 		end_members(op);
@@ -603,7 +620,6 @@ bool shunt_mmu_ask_young(uintptr_t start, uintptr_t end)
 {
 	struct young y = {start, end, false};
 	int section = shunt_srcu_read_lock(shunt_mmu_ops);
-
 	ask_young(&y);
 	shunt_srcu_read_unlock(shunt_mmu_ops, section);
 	return y.yes;

@@ -347,6 +347,124 @@ static int cancelled_in_open(void)
 	return bad;
 }
 
+/* --- cancelled before the first start, when signals are held back already ---------------------- */
+
+static atomic_int cancelled_tid, is_cancelled;
+
+/* Cancellation points, and what lets libc's signals in again. */
+static void linger_and_let_in(struct counter *c)
+{
+	sigset_t before;
+
+	linger(c);
+	sigprocmask(SIG_BLOCK, NULL, &before);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	linger(c);
+}
+
+#define LIBCS_CANCEL 32
+
+/* libc's signal waits behind a mask that is none of ours. */
+static void *unmaps_while_cancelled(void *at)
+{
+	uint64_t bit = 1ull << (LIBCS_CANCEL - 1);
+
+	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
+	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &bit, NULL, 8L);
+	reach(&cancelled_tid, self());
+	await(&is_cancelled, 1);
+	munmap(at, PAGE);
+	syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &bit, NULL, 8L);
+	for (;;)
+		pause();
+	return NULL;
+}
+
+static int cancelled_signal_held(void)
+{
+	char *p = map(PAGE);
+	void *result = NULL;
+	static COUNTER(c);
+	pthread_t t;
+
+	c.in_start = c.in_end = linger;
+	c.from = (uintptr_t)p;
+	c.to = c.from + 1;
+	enter(&c);
+	pthread_create(&t, NULL, unmaps_while_cancelled, p);
+	await(&cancelled_tid, 1);
+	if (pthread_cancel(t))
+		return 1;
+	reach(&is_cancelled, 1);
+	pthread_join(t, &result);
+	return result != PTHREAD_CANCELED ? 2 : c.starts != 1 || c.ends != 1 ? 3 : registers_anew() ? 4 : 0;
+}
+
+static void *opens_for_long(void *path)
+{
+	reach(&cancelled_tid, self());
+	open(path, O_RDWR | O_TRUNC);
+	for (;;)
+		pause();
+	return NULL;
+}
+
+/* Whether it holds signals back, or sleeps already. */
+static bool holds(pid_t tid)
+{
+	char path[60], line[200];
+	unsigned long long mask = 0;
+	FILE *f;
+
+	snprintf(path, sizeof path, "/proc/self/task/%d/status", (int)tid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof line, f))
+		if (sscanf(line, "SigBlk: %llx", &mask) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return mask >> (LIBCS_CANCEL - 1) & 1;
+}
+
+#define MANY 10000
+
+/*
+ * To find out where the file is mapped takes a while, with so much that is mapped: most of the threads are cancelled in
+ * that while.
+ */
+static int cancelled_while_held(void)
+{
+	char path[] = "/tmp/shunt-edges-XXXXXX";
+	int fd = mkstemp(path), exe = open("/proc/self/exe", O_RDONLY), bad = 0;
+	char *p = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0), *many = map(2 * MANY * PAGE);
+	static COUNTER(c);
+
+	for (int i = 0; i < MANY; i++)
+		if (mmap(many + 2 * i * PAGE, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, exe, 0) == MAP_FAILED)
+			return 1;
+	c.in_start = c.in_end = linger_and_let_in;
+	c.from = (uintptr_t)p;
+	c.to = c.from + 1;
+	enter(&c);
+	for (int i = 0; i < 10 && !bad; i++) {
+		void *result = NULL;
+		pthread_t t;
+
+		cancelled_tid = 0;
+		if (ftruncate(fd, PAGE))
+			return 2;
+		pthread_create(&t, NULL, opens_for_long, path);
+		await(&cancelled_tid, 1);
+		while (!holds(cancelled_tid) && !sleeps(cancelled_tid))
+			;
+		pthread_cancel(t);
+		pthread_join(t, &result);
+		bad = result != PTHREAD_CANCELED ? 3 : c.starts != c.ends ? 4 : 0;
+	}
+	unlink(path);
+	return bad ? bad : registers_anew() ? 5 : 0;
+}
+
 /* --- waited for by all threads -------------------------------------------------------------------- */
 
 static atomic_int waits, has_set;
@@ -564,6 +682,8 @@ int main(int argc, char **argv)
 	in_child(handler_jumps, "a handler that came during the change may jump away");
 	in_child(cancelled_thread, "a thread that was cancelled does not end in a callback");
 	in_child(cancelled_in_open, "cancelled while told, libc's type asynchronous: ends behind the call, keeps no descriptor");
+	in_child(cancelled_signal_held, "cancelled, the signal for it blocked: callbacks may sleep");
+	in_child(cancelled_while_held, "cancelled before the first start: callbacks may sleep, and take masks away");
 	in_child(setuid_waited_for, "a callback may wait for who calls setuid()");
 	in_child(fork_that_fails, "a fork that failed says so, and errno is what it was");
 	in_child(shares_memory, "a child that shares the memory, beside its parent, leaves nothing open");
