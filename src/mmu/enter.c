@@ -147,6 +147,24 @@ static bool is_cancellable(const struct shunt_mmu_call *c)
 	return c->nr == SYS_creat || c->nr == 437 || c->nr == SYS_fallocate; /* openat2 */
 }
 
+/* The child is not in what the thread is in: it has the thread-local variables of now. */
+static long make_elsewhere(struct shunt_mmu_regs *r, const struct shunt_mmu_place *p)
+{
+	struct shunt_mmu_frame *frames = shunt_mmu_frames;
+	struct shunt_mmu_op *under_way = shunt_mmu_under_way;
+	uint32_t changes = shunt_mmu_changes;
+	long result;
+
+	shunt_mmu_frames = NULL;
+	shunt_mmu_under_way = NULL;
+	shunt_mmu_changes = 0;
+	result = shunt_mmu_clone(r, p->stub + SHUNT_MMU_TAIL);
+	shunt_mmu_frames = frames;
+	shunt_mmu_under_way = under_way;
+	shunt_mmu_changes = changes;
+	return result;
+}
+
 static bool tell(struct shunt_mmu_regs *r, const struct shunt_mmu_place *p,
 	const struct shunt_mmu_call *c, struct shunt_mmu_op *op)
 {
@@ -159,7 +177,7 @@ static bool tell(struct shunt_mmu_regs *r, const struct shunt_mmu_place *p,
 		op->context |= SHUNT_MMU_NO_HOLD;
 	if (!shunt_mmu_op_begin(op))
 		return false;
-	result = own_stack ? shunt_mmu_clone(r, p->stub + SHUNT_MMU_TAIL) : make(r);
+	result = own_stack ? make_elsewhere(r, p) : make(r);
 	if (is_cancellable(c) && c->nr != SYS_fallocate && !shunt_sys_failed(result))
 		op->opened = (int)result;
 	if (fork && !result)

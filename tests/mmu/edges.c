@@ -499,6 +499,34 @@ static int setuid_waited_for(void)
 	return pthread_join(t, NULL) ? 1 : c.ends != 1;
 }
 
+/* --- children that are in no change --------------------------------------------------------------- */
+
+static int registers_there(void *unused)
+{
+	static COUNTER(own);
+
+	(void)unused;
+	if (shunt_mmu_notifier_register(&own.n))
+		_exit(1);
+	change();
+	/* To return would end this thread alone. */
+	_exit(own.starts != 1 || own.ends != 1 ? 2 : shunt_mmu_notifier_unregister(&own.n) ? 3 : 0);
+}
+
+/* It begins in the middle of a fork that is told, on another stack. */
+static int child_on_own_stack(void)
+{
+	char *stack = map(1 << 20);
+	static COUNTER(c);
+	int r;
+
+	c.n.kinds = 1u << SHUNT_MMU_FORK;
+	enter(&c);
+	r = exit_of(clone(registers_there, stack + (1 << 20), SIGCHLD, NULL));
+	shunt_mmu_sync(); /* clone() has no tables to unwind by, so it counts as called by libc */
+	return r ? r : c.starts != 1 || c.ends != 1 ? 8 : registers_anew() ? 9 : 0;
+}
+
 static int fork_that_fails(void)
 {
 	static COUNTER(c);
@@ -685,6 +713,7 @@ int main(int argc, char **argv)
 	in_child(cancelled_signal_held, "cancelled, the signal for it blocked: callbacks may sleep");
 	in_child(cancelled_while_held, "cancelled before the first start: callbacks may sleep, and take masks away");
 	in_child(setuid_waited_for, "a callback may wait for who calls setuid()");
+	in_child(child_on_own_stack, "a child on a stack of its own is in no callback: it may register");
 	in_child(fork_that_fails, "a fork that failed says so, and errno is what it was");
 	in_child(shares_memory, "a child that shares the memory, beside its parent, leaves nothing open");
 	in_child(first_interval_inside, "the first interval from inside of a change: -EDEADLK");
