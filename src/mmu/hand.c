@@ -256,7 +256,8 @@ SHUNT_API void shunt_mmu_sync(void)
 {
 	uint32_t want = __atomic_load_n(&queued, __ATOMIC_SEQ_CST), now;
 
-	if (shunt_mmu_inside())
+	/* In a fork child that has registered nobody, what was queued is its parent's. */
+	if (shunt_mmu_inside() || !__atomic_load_n(&shunt_mmu_page->owner, __ATOMIC_ACQUIRE))
 		return;
 	while ((int32_t)((now = __atomic_load_n(&done, __ATOMIC_SEQ_CST)) - want) < 0)
 		shunt_sys(SYS_futex, &done, FUTEX_WAIT_PRIVATE, now, NULL);

@@ -619,7 +619,11 @@ static void ask_young(void *arg)
 bool shunt_mmu_ask_young(uintptr_t start, uintptr_t end)
 {
 	struct young y = {start, end, false};
-	int section = shunt_srcu_read_lock(shunt_mmu_ops);
+	int section;
+
+	if (!__atomic_load_n(&shunt_mmu_page->armed, __ATOMIC_ACQUIRE))
+		return false;
+	section = shunt_srcu_read_lock(shunt_mmu_ops);
 	ask_young(&y);
 	shunt_srcu_read_unlock(shunt_mmu_ops, section);
 	return y.yes;

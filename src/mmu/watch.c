@@ -347,10 +347,12 @@ static int read_events(void)
 
 void shunt_mmu_watch_sync(void)
 {
-	uint32_t now = __atomic_load_n(&rounds, __ATOMIC_SEQ_CST);
+	uint32_t now;
 
-	if (!now)
+	if (!__atomic_load_n(&rounds, __ATOMIC_SEQ_CST))
 		return;
+	after_fork(); /* then it is not our reader's */
+	now = __atomic_load_n(&rounds, __ATOMIC_SEQ_CST);
 	while (now & 1 && __atomic_load_n(&rounds, __ATOMIC_SEQ_CST) == now)
 		shunt_sys(SYS_futex, &rounds, FUTEX_WAIT_PRIVATE, now, NULL);
 	shunt_mmu_late_sync();

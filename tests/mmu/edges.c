@@ -15,6 +15,7 @@
 
 #include "child.h"
 #include "guarantee.h"
+#include "mmu/mmu_internal.h"
 
 static __thread volatile char much[1 << 20];
 static const char *later;
@@ -527,6 +528,46 @@ static int child_on_own_stack(void)
 	return r ? r : c.starts != 1 || c.ends != 1 ? 8 : registers_anew() ? 9 : 0;
 }
 
+static int asked;
+
+static int young(struct shunt_mmu_notifier *n, uintptr_t start, uintptr_t end)
+{
+	(void)n;
+	(void)start;
+	(void)end;
+	asked++;
+	return 1;
+}
+
+/* A callback of its parent's is under way on the library's thread, which is not here. */
+static int bare_child_asks(void)
+{
+	static const struct shunt_mmu_notifier_ops ops = {.invalidate_range_start = counter_start,
+		.invalidate_range_end = counter_end, .clear_flush_young = young};
+	struct shunt_mmu_op op = {.range = {{SOMEWHERE, SOMEWHERE + PAGE, 0, SHUNT_MMU_UNMAP}}, .n = 1,
+		.context = SHUNT_MMU_IN_LIBC};
+	static BY_HAND(c);
+	pid_t pid;
+	int r;
+
+	c.n.ops = &ops;
+	c.stay = 1;
+	enter(&c);
+	if (!shunt_mmu_op_begin(&op))
+		return 1;
+	shunt_mmu_op_end(&op, 0);
+	pid = (pid_t)syscall(SYS_fork);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		shunt_mmu_sync();
+		syscall(SYS_exit_group, shunt_mmu_clear_flush_young((void *)SOMEWHERE, PAGE) || asked ? 2L : 0L);
+	}
+	r = exit_of(pid);
+	c.stay = 0;
+	shunt_mmu_sync();
+	return r ? r : c.starts != 1 || c.ends != 1 ? 3 : 0;
+}
+
 static int fork_that_fails(void)
 {
 	static COUNTER(c);
@@ -714,6 +755,7 @@ int main(int argc, char **argv)
 	in_child(cancelled_while_held, "cancelled before the first start: callbacks may sleep, and take masks away");
 	in_child(setuid_waited_for, "a callback may wait for who calls setuid()");
 	in_child(child_on_own_stack, "a child on a stack of its own is in no callback: it may register");
+	in_child(bare_child_asks, "a child by the bare system call waits for no callback of its parent's, and asks nobody");
 	in_child(fork_that_fails, "a fork that failed says so, and errno is what it was");
 	in_child(shares_memory, "a child that shares the memory, beside its parent, leaves nothing open");
 	in_child(first_interval_inside, "the first interval from inside of a change: -EDEADLK");

@@ -531,6 +531,33 @@ static int as_child(char *p)
 	return shunt_mmu_watches((uintptr_t)p + PAGE, (uintptr_t)p + 2 * PAGE) ? 4 : 0;
 }
 
+/* The parent's thread is in the middle of telling. */
+static int as_registered_child(void)
+{
+	static struct shunt_mmu_notifier own = {.ops = &ops, .flags = SHUNT_MMU_PARTIAL};
+
+	alarm(20);
+	if (shunt_mmu_notifier_register(&own))
+		return 1;
+	shunt_mmu_sync();
+	return shunt_mmu_notifier_unregister(&own) ? 2 : 0;
+}
+
+static int fork_while_telling(void)
+{
+	char *p = watched();
+	pid_t child;
+
+	pthread_mutex_lock(&heard_lock);
+	unmap(p, PAGE); /* back when it has been read; told, or not yet */
+	child = (pid_t)shunt_sys(SYS_fork);
+	if (!child)
+		shunt_sys(SYS_exit_group, as_registered_child());
+	pthread_mutex_unlock(&heard_lock);
+	unmap(p, SIZE);
+	return status_of(child);
+}
+
 static void *unmap_for_ever(void *arg)
 {
 	(void)arg;
@@ -569,6 +596,8 @@ static void forks(void)
 	status_of(child);
 	ok(only_late(SHUNT_MMU_UNMAP, p, PAGE), "what a vfork child unmaps is");
 	unmap(p, SIZE);
+	failed = fork_while_telling();
+	ok(!failed, "one that was made while something is told does not wait for that (%d)", failed);
 	stop = failed = 0;
 	pthread_create(&t, NULL, unmap_for_ever, NULL);
 	for (int i = 0; i < 50; i++) {
