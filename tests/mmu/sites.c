@@ -446,10 +446,13 @@ __asm__(".text\n.globl unmap_over_red_zone\n.type unmap_over_red_zone,@function\
 static void test_own(void)
 {
 	void *p = map(PAGE);
+	bool kept;
 
 	forget();
 	watched = (uintptr_t)p;
-	ok(!unmap_over_red_zone(p, PAGE) && starts[SHUNT_MMU_UNMAP] == 1,
+	kept = !unmap_over_red_zone(p, PAGE);
+	shunt_mmu_sync(); /* it has no tables to unwind by, so it counts as libc's */
+	ok(kept && starts[SHUNT_MMU_UNMAP] == 1,
 		"a place of the program's own is seen, and its red zone is kept");
 	ok(!memcmp(beside_at, "\x41\xb8\x0b\0\0\0\x0f\x05", 8) && get_pid_beside() == getpid(),
 		"what only looks like one is left alone");
