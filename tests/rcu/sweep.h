@@ -126,8 +126,13 @@ static void sweep_trap(int sig, siginfo_t *si, void *ucv)
 		return;
 	}
 	/* The code has been written over while a thread was in it. */
-	if ((uintptr_t)r[REG_RIP] - 1 != sweep_now.at)
+	if ((uintptr_t)r[REG_RIP] - 1 != sweep_now.at) {
+		diag("%s, %s: a trap at %#lx (%d), not %#lx; the zone is %#lx to %#lx", sweep_now.s->name,
+			sweep_now.way < SWEEP_WAYS ? sweep_names[sweep_now.way] : "once",
+			(unsigned long)r[REG_RIP], si->si_code, (unsigned long)sweep_now.at,
+			(unsigned long)sweep_now.s->zone.start, (unsigned long)sweep_now.s->zone.end);
 		unlikely_fail("a trap that is not ours: a thread in poisoned code");
+	}
 	r[REG_RIP]--;
 	sweep_hold(sweep_now.way == SWEEP_HANDLER_SPINS || sweep_now.way == SWEEP_ALTERNATE_SPINS);
 }
@@ -295,10 +300,23 @@ static void sweep_await(void)
 		await_flag(&sweep_now.there);
 }
 
+/*
+ * Who runs there must not find one byte of the jump and one of what was there before (where the two are in
+ * different cache lines he does): a breakpoint, a single byte, catches him first.
+ */
 static void sweep_disarm(void)
 {
+	static const uint8_t trap = 0xcc;
+
+	if (sweep_now.way < SWEEP_PLACES && sweep_by_jump(sweep_now.way)) {
+		if (sweep_now.way != SWEEP_TRACED) {
+			sweep_write(sweep_now.at, &trap, 1);
+			await_flag(&sweep_now.there);
+		}
+		sweep_write(sweep_now.at + 1, sweep_now.bytes + 1, 1);
+	}
 	if (sweep_now.way < SWEEP_PLACES)
-		sweep_write(sweep_now.at, sweep_now.bytes, sweep_by_jump(sweep_now.way) ? 2 : 1);
+		sweep_write(sweep_now.at, sweep_now.bytes, 1);
 	sweep_now.at = 0;
 }
 
