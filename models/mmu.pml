@@ -435,12 +435,7 @@ made:	skip
 
 inline register(i)
 {
-#ifdef GRACE_EARLY
-	grace_period();
-#endif
 	take();
-	user[i] = true;
-	listed[i] = true;
 	armed++;
 #ifndef NO_NATIVE_WAIT
 	!native[0];
@@ -448,6 +443,13 @@ inline register(i)
 	!native[1];
 #endif
 #endif
+	registry = false;
+#ifdef GRACE_EARLY
+	grace_period();
+#endif
+	take();
+	user[i] = true;
+	listed[i] = true;
 #ifdef UNSECTIONED
 	anybody = true;
 #endif
