@@ -309,6 +309,15 @@ static void say(struct shunt_mmu_coverage *c, enum shunt_mmu_source s, bool befo
 	}
 }
 
+/* Whether the kernel tells of it (docs/mmu-watch.md). */
+static bool is_watchable(enum shunt_mmu_source s)
+{
+	const uint32_t told = BIT(MUNMAP) | BIT(MMAP) | BIT(MREMAP) | BIT(MADVISE) | BIT(PROCESS_MADVISE) |
+		BIT(BRK) | BIT(SYSCALL);
+
+	return told >> s & 1;
+}
+
 static void count_sites(struct shunt_mmu_coverage *c, enum shunt_mmu_source s)
 {
 	for (size_t i = 0; i < FUNCTIONS; i++)
@@ -362,11 +371,11 @@ static void fill(struct shunt_mmu_coverage *c, const struct shunt_mmu_libc *l)
 			continue;
 		count_sites(c, s);
 		if (f)
-			say(c, s, false, s < SHUNT_MMU_SRC_FORK,
+			say(c, s, false, is_watchable(s),
 				"%s() is not in the expected form, or patched by somebody else: load shunt first",
 				f->name);
 		else
-			say(c, s, is_known(s, l->is_static), s < SHUNT_MMU_SRC_FORK,
+			say(c, s, is_known(s, l->is_static), is_watchable(s),
 				"libc's functions were not found%s", "");
 	}
 	say_libc(c);

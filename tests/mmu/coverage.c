@@ -219,10 +219,39 @@ static void hook(void *at, bool on, const uint8_t old[15])
 	}
 }
 
+static void *in_libc(const char *name, void (*linked)(void))
+{
+	return IS_STATIC ? (void *)(uintptr_t)linked : dlsym(RTLD_NEXT, name);
+}
+
+/* The kernel tells of what is unmapped, not of what is cut off from a file. */
+static void test_watched(void)
+{
+	void *unmaps = in_libc("munmap", (void (*)(void))munmap);
+	void *cuts = in_libc("ftruncate", (void (*)(void))ftruncate);
+	uint8_t unmaps_old[15], cuts_old[15];
+	void *p = map(PAGE);
+
+	if (shunt_mmu_watch(p, PAGE)) {
+		skip("nothing can be watched here");
+		return;
+	}
+	memcpy(unmaps_old, unmaps, 13);
+	memcpy(cuts_old, cuts, 13);
+	hook(unmaps, true, unmaps_old);
+	hook(cuts, true, cuts_old);
+	ok(!shunt_mmu_coverage(&c) && c.source[SHUNT_MMU_SRC_MUNMAP].when == SHUNT_MMU_SEEN_LATE &&
+		c.source[SHUNT_MMU_SRC_TRUNCATE].when == SHUNT_MMU_UNSEEN,
+		"with memory watched munmap() that leads elsewhere is late, ftruncate() is not seen");
+	hook(cuts, false, cuts_old);
+	hook(unmaps, false, unmaps_old);
+	shunt_mmu_unwatch(p, PAGE);
+}
+
 static void test_hooked(void)
 {
 	struct shunt_mmu_notifier n = {.ops = &ops}, partial = {.ops = &ops, .flags = SHUNT_MMU_PARTIAL};
-	void *at = IS_STATIC ? (void *)(uintptr_t)munmap : dlsym(RTLD_NEXT, "munmap"), *p = map(PAGE);
+	void *at = in_libc("munmap", (void (*)(void))munmap), *p = map(PAGE);
 	uint8_t old[15];
 
 	memcpy(old, at, 13);
@@ -248,7 +277,7 @@ static void test_hooked(void)
 static void test_over_us(void)
 {
 	struct shunt_mmu_notifier n = {.ops = &ops};
-	void *at = IS_STATIC ? (void *)(uintptr_t)munmap : dlsym(RTLD_NEXT, "munmap");
+	void *at = in_libc("munmap", (void (*)(void))munmap);
 	uint8_t old[15], ours[15];
 
 	memcpy(old, at, 13);
@@ -271,6 +300,7 @@ int main(void)
 	test_raw();
 	test_inside();
 	test_hooked();
+	test_watched();
 	test_over_us();
 	return done();
 }
