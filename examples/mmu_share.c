@@ -581,9 +581,20 @@ static void wrong_use(void)
 
 /* ---- the storm ---- */
 
+static unsigned long now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (unsigned long)t.tv_sec * 1000000 + (unsigned long)t.tv_nsec / 1000;
+}
+
+/* Who yields on a busy machine does not come back for milliseconds: then once is enough. */
 static void linger(unsigned long n)
 {
-	while (n--)
+	unsigned long until = now_us() + n;
+
+	while (n-- && now_us() <= until)
 		sched_yield();
 }
 
