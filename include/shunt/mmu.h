@@ -75,8 +75,8 @@
  *
  * Where callbacks run, and what they may do:
  * - On the thread that makes the change, with all signals but the synchronous ones held back (and but libc's own
- *   by which setuid() has every thread do it, and waits for that). They may sleep, allocate, map, unmap, call everything; but see BLOCK below. The vector
- *   registers are saved, errno is restored.
+ *   by which setuid() has every thread do it, and waits for that). They may sleep, allocate, map, unmap, call
+ *   everything; but see BLOCK below. The vector registers are saved, errno is restored.
  * - A change that is made from inside of libc (free() that trims its heap, a thread's stack) comes
  *   with locks of libc's held that a callback's own malloc() might need. Such a change is handed to a
  *   thread of the library's, and the thread that makes it waits until the callbacks have returned
@@ -85,7 +85,8 @@
  *   and so does a start that had not begun yet. Who looks translations up asks shunt_mmu_sync() or the
  *   interval's read_begin first, which wait for it: with these there is no stale answer. A notifier
  *   with SHUNT_MMU_DIRECT is never handed over, but called at once, as if it came from the program:
- *   it promises that its callbacks take no lock of libc's and do not allocate.
+ *   it promises that its callbacks take no lock of libc's and do not allocate. The exec of execl() and
+ *   its like is told at once, too: libc holds nothing there.
  * - What a callback itself changes is told to the others (with SHUNT_MMU_NESTED), not to those that
  *   are being called on this thread already: so nesting ends.
  * - Notifiers are called in the order of their registration, start and end alike.

@@ -211,7 +211,8 @@ static bool look_and_tell(struct shunt_mmu_regs *r, const struct shunt_mmu_place
 		op.mask = shunt_mmu_hold();
 	}
 	op.n = shunt_mmu_decode(c, op.range);
-	if (op.n && from_inside(p, r))
+	/* execl() and its like hold no lock; after 10 ms nobody would be left to be waited for. */
+	if (op.n && !has_kind(&op, SHUNT_MMU_EXEC) && from_inside(p, r))
 		op.context |= SHUNT_MMU_IN_LIBC;
 	if (op.n && is_told(&op))
 		made = tell(r, p, c, &op);

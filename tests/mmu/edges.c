@@ -119,6 +119,18 @@ static int exec_of_vfork_child(void)
 	return registers_anew() ? 2 : shunt_mmu_notifier_unregister(&c.n) ? 3 : 0;
 }
 
+/* It is libc that calls execve(): but there is nothing of libc's that a callback could not have. */
+static int exec_from_libc(void)
+{
+	static COUNTER(c);
+
+	c.n.kinds = 1u << SHUNT_MMU_EXEC;
+	enter(&c);
+	if (execl("/no/such program", "none", (char *)NULL) != -1 || execlp("no such program", "none", (char *)NULL) != -1)
+		return 1;
+	return c.starts < 2 || c.starts != c.ends ? 2 : !(c.flags & SHUNT_MMU_BLOCK) || c.flags & SHUNT_MMU_HANDED ? 3 : 0;
+}
+
 static void say_released(struct counter *c)
 {
 	(void)c;
@@ -746,6 +758,7 @@ int main(int argc, char **argv)
 	in_child(no_descriptors, "no descriptors: refused, and later everything is found");
 	in_child(exec_keeps_mask, "what is executed by hand has the program's signal mask");
 	in_child(exec_of_vfork_child, "a vfork child's exec by hand is not told, and leaves nothing open");
+	in_child(exec_from_libc, "execl() is told at once, and waits for as long as a callback sleeps");
 	in_child(exit_by_hand, "exit_group by hand: release");
 	in_child(exit_beside_exit, "another one who exits waits for releases");
 	in_child(handler_jumps, "a handler that came during the change may jump away");
