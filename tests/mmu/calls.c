@@ -624,7 +624,7 @@ static void fork_is_told(bool raw)
 
 int main(void)
 {
-	end_after(100);
+	end_after(250);
 	before_and_after();
 	failing_calls();
 	injected_failures();

@@ -25,7 +25,7 @@ static inline int run_child(int (*fn)(void))
 		_exit(fn());
 	}
 	signal(SIGALRM, kill_child);
-	alarm(20);
+	alarm(60);
 	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
 		;
 	alarm(0);

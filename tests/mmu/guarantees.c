@@ -906,7 +906,7 @@ static void all_at_once(void)
 
 int main(void)
 {
-	end_after(60);
+	end_after(250);
 	wrong_notifiers();
 	wrong_changes();
 	wrong_intervals();

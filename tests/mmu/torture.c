@@ -533,7 +533,7 @@ int main(int argc, char **argv)
 		rounds = strtoul(argv[1], NULL, 0);
 	seed = argc > 2 ? strtoul(argv[2], NULL, 0) : (uint64_t)time(NULL) | 1;
 	diag("seed %lu", (unsigned long)seed);
-	alarm(argc > 1 ? 3000 : 100);
+	alarm(argc > 1 ? 3000 : 250);
 	if (argc > 1)
 		limit *= 1000;
 	exits((unsigned)(rounds / 100));
