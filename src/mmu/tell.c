@@ -418,23 +418,35 @@ static void mark_dead(struct shunt_mmu_member *m)
 static void call_release(struct shunt_mmu_member *m)
 {
 	struct shunt_mmu_guarded g = {.release_fn = m->ops->release, .notifier = m->user};
-	struct shunt_mmu_frame f;
 
-	if (!g.release_fn)
-		return;
+	if (g.release_fn)
+		shunt_mmu_guard(&g);
+}
+
+/* Whether it was the caller who did it. */
+static bool release_first(struct shunt_mmu_member *m)
+{
+	struct shunt_mmu_frame f;
+	bool first;
+
+	/* The frame before the mark: a handler that exits here must not wait for the thread that it interrupted. */
 	enter(&f, m, false);
 	f.releases = true;
-	shunt_mmu_guard(&g);
+	first = !__atomic_exchange_n(&m->released, 1, __ATOMIC_SEQ_CST);
+	if (first) {
+		call_release(m);
+		mark_dead(m);
+	}
 	leave(&f);
+	return first;
 }
 
 /* Marked dead behind it: until it has dropped its translations it must be told what becomes of them. */
 void shunt_mmu_release(struct shunt_mmu_member *m)
 {
-	if (!__atomic_exchange_n(&m->released, 1, __ATOMIC_SEQ_CST)) {
-		call_release(m);
-		mark_dead(m);
-	} else if (releasing(m)) {
+	if (release_first(m))
+		return;
+	if (releasing(m)) {
 		mark_dead(m);
 	} else {
 		while (!__atomic_load_n(&m->dead, __ATOMIC_SEQ_CST))

@@ -15,7 +15,7 @@
 
 #include "child.h"
 #include "guarantee.h"
-#include "mmu/mmu_internal.h"
+#include "mmu/core.h"
 
 static __thread volatile char much[1 << 20];
 static const char *later;
@@ -145,6 +145,37 @@ static int exit_by_hand(void)
 	enter(&c);
 	shunt_mmu_syscall(SYS_exit_group, 7, 0, 0, 0, 0, 0);
 	return 8;
+}
+
+static struct shunt_mmu_member *stepped;
+static volatile bool steps;
+
+/* At the first instruction at which it is somebody's to release it, and nobody is known to: exits. */
+static void exit_between(int sig, siginfo_t *info, void *context)
+{
+	ucontext_t *u = context;
+
+	(void)sig;
+	(void)info;
+	if (stepped->released && !stepped->dead && !shunt_mmu_frames)
+		_exit(0);
+	if (stepped->dead || !steps)
+		u->uc_mcontext.gregs[REG_EFL] &= ~0x100;
+}
+
+static int exit_in_unregister(void)
+{
+	struct sigaction sa = {.sa_sigaction = exit_between, .sa_flags = SA_SIGINFO};
+	static COUNTER(c);
+
+	enter(&c);
+	stepped = c.n.node;
+	steps = true;
+	sigaction(SIGTRAP, &sa, NULL);
+	__asm__ volatile("lea -128(%%rsp), %%rsp; pushfq; orq $0x100,(%%rsp); popfq; lea 128(%%rsp), %%rsp" ::: "memory", "cc");
+	shunt_mmu_notifier_unregister(&c.n);
+	steps = false;
+	return c.releases != 1;
 }
 
 static atomic_int releasing, other;
@@ -793,6 +824,7 @@ int main(int argc, char **argv)
 	in_child(exec_of_vfork_child, "a vfork child's exec by hand is not told, and leaves nothing open");
 	in_child(exec_from_libc, "execl() is told at once, and waits for as long as a callback sleeps");
 	in_child(exit_by_hand, "exit_group by hand: release");
+	in_child(exit_in_unregister, "a handler that exits in the middle of unregister waits for nobody");
 	in_child(exit_beside_exit, "another one who exits waits for releases");
 	in_child(handler_jumps, "a handler that came during the change may jump away");
 	in_child(cancelled_thread, "a thread that was cancelled does not end in a callback");
