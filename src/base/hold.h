@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * hold.h - holding signals back while a lock is held that a handler's fork() would
- * wait for, or that its siglongjmp() would leave taken.
+ * wait for, or that its siglongjmp() would leave taken. And cancellation: a thread that ends in an open() or read() below
+ * would leave it taken as well.
  */
 #ifndef SHUNT_BASE_HOLD_H
 #define SHUNT_BASE_HOLD_H
@@ -35,6 +36,7 @@ static inline void shunt_release_signals(const sigset_t *before)
 struct shunt_hold {
 	pthread_mutex_t mutex;
 	sigset_t before; /* the holder's */
+	int cancel;
 };
 
 #define SHUNT_HOLD_INIT {.mutex = PTHREAD_MUTEX_INITIALIZER}
@@ -42,18 +44,23 @@ struct shunt_hold {
 static inline void shunt_hold_take(struct shunt_hold *h)
 {
 	sigset_t before;
+	int cancel;
 
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	shunt_hold_signals(&before);
 	pthread_mutex_lock(&h->mutex);
 	h->before = before;
+	h->cancel = cancel;
 }
 
 static inline void shunt_hold_give(struct shunt_hold *h)
 {
 	sigset_t before = h->before;
+	int cancel = h->cancel;
 
 	pthread_mutex_unlock(&h->mutex);
 	shunt_release_signals(&before);
+	pthread_setcancelstate(cancel, NULL);
 }
 
 #endif

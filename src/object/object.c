@@ -60,6 +60,8 @@ struct seen {
 
 static struct {
 	pthread_mutex_t lock;
+	unsigned depth; /* of the lock, */
+	int cancel;	/* and whether its holder can be cancelled otherwise: files are read under it */
 	struct shunt_object *first, **end;
 	struct shunt_object **by_id; /* those with functions */
 	size_t n_by_id, room_by_id;
@@ -83,13 +85,23 @@ char *(*shunt_object_demangler)(const char *, char *, size_t *, int *);
 
 struct shunt_object *shunt_objects_lock(void)
 {
+	int cancel;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	pthread_mutex_lock(&all.lock);
+	if (!all.depth++)
+		all.cancel = cancel;
 	return all.first;
 }
 
 void shunt_objects_unlock(void)
 {
+	bool last = !--all.depth;
+	int cancel = all.cancel;
+
 	pthread_mutex_unlock(&all.lock);
+	if (last)
+		pthread_setcancelstate(cancel, NULL);
 }
 
 struct shunt_object *shunt_objects_first(void)
@@ -111,6 +123,8 @@ static void fork_child(void)
 	pthread_mutexattr_settype(&a, PTHREAD_MUTEX_RECURSIVE);
 	pthread_mutex_init(&all.lock, &a);
 	pthread_mutexattr_destroy(&a);
+	all.depth = 0;
+	pthread_setcancelstate(all.cancel, NULL);
 }
 
 /*

@@ -300,6 +300,33 @@ static int cancelled_thread(void)
 	return result != PTHREAD_CANCELED ? 1 : c.starts != 1 || c.ends != 1 ? 2 : 0;
 }
 
+static void *registers_cancelled(void *n)
+{
+	pthread_cancel(pthread_self());
+	if (shunt_mmu_notifier_register(n) || shunt_mmu_notifier_unregister(n))
+		_exit(97);
+	pthread_testcancel();
+	return NULL;
+}
+
+/* To find the places files are read, which are cancellation points. */
+static int cancelled_in_register(void)
+{
+	static COUNTER(c);
+	void *result = NULL;
+	pthread_t t;
+	pid_t pid;
+
+	pthread_create(&t, NULL, registers_cancelled, &c.n);
+	pthread_join(t, &result);
+	if (result != PTHREAD_CANCELED || c.releases != 1)
+		return 1;
+	pid = fork();
+	if (!pid)
+		_exit(registers_anew());
+	return exit_of(pid) ? 2 : registers_anew();
+}
+
 static sigset_t at_end;
 static bool asynchronous;
 
@@ -828,6 +855,7 @@ int main(int argc, char **argv)
 	in_child(exit_beside_exit, "another one who exits waits for releases");
 	in_child(handler_jumps, "a handler that came during the change may jump away");
 	in_child(cancelled_thread, "a thread that was cancelled does not end in a callback");
+	in_child(cancelled_in_register, "nor in register and unregister, with a lock that all others wait for");
 	in_child(cancelled_in_open, "cancelled while told, libc's type asynchronous: ends behind the call, keeps no descriptor");
 	in_child(cancelled_signal_held, "cancelled, the signal for it blocked: callbacks may sleep");
 	in_child(cancelled_while_held, "cancelled before the first start: callbacks may sleep, and take masks away");
