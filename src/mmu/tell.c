@@ -258,13 +258,14 @@ static bool start_intervals(struct shunt_mmu_op *op, bool handed)
 
 /*
  * A callback that was left by a jump leaves its frame behind, below where we are now. One that really runs, and
- * made this change, is above.
+ * made this change, is above; or in the parent of a child that shares our memory, and stands on another stack.
  */
 static void look_abandoned(void)
 {
 	uintptr_t frame = (uintptr_t)shunt_mmu_frames, here = (uintptr_t)__builtin_frame_address(0);
 
-	if (frame && frame < here && here - frame < 1u << 20 && !shunt_on_altstack(here))
+	if (frame && frame < here && here - frame < 1u << 20 && !shunt_on_altstack(here) &&
+		shunt_sys(SYS_getpid) == shunt_mmu_page->owner)
 		shunt_mmu_guard_broken("longjmp");
 }
 

@@ -10,6 +10,7 @@
 #include <setjmp.h>
 #include <spawn.h>
 #include <sys/resource.h>
+#include <ucontext.h>
 
 #include <shunt/probe.h>
 
@@ -726,6 +727,41 @@ static int shares_memory(void)
 	return exit_of(pid) ? 1 : registers_anew() ? 2 : 0;
 }
 
+/* Its stack may lie above its parent's, which is in a callback. */
+#define HALF (256ul << 10)
+static char *two_stacks;
+static int child_status = -1;
+
+static int unmaps_page(void *at)
+{
+	return munmap(at, PAGE);
+}
+
+static void make_child_above(struct counter *c)
+{
+	(void)c;
+	child_status = exit_of(clone(unmaps_page, two_stacks + 2 * HALF, CLONE_VM | CLONE_VFORK | SIGCHLD, map(PAGE)));
+}
+
+static int child_above(void)
+{
+	static COUNTER(beside);
+	static BY_HAND(c);
+	ucontext_t here, there;
+
+	two_stacks = map(2 * HALF);
+	c.in_start = make_child_above;
+	enter(&c);
+	enter(&beside);
+	getcontext(&there);
+	there.uc_stack = (stack_t){.ss_sp = two_stacks, .ss_size = HALF};
+	there.uc_link = &here;
+	makecontext(&there, change, 0);
+	swapcontext(&here, &there);
+	shunt_mmu_sync();
+	return child_status ? 1 : c.starts != 1 || c.ends != 1 ? 2 : beside.starts < 2 || beside.starts != beside.ends ? 3 : 0;
+}
+
 /* --- what is refused, what comes later -------------------------------------------------------- */
 
 static struct shunt_mmu_interval interval;
@@ -864,6 +900,7 @@ int main(int argc, char **argv)
 	in_child(bare_child_asks, "a child by the bare system call waits for no callback of its parent's, and asks nobody");
 	in_child(fork_that_fails, "a fork that failed says so, and errno is what it was");
 	in_child(shares_memory, "a child that shares the memory, beside its parent, leaves nothing open");
+	in_child(child_above, "one that a callback makes, on a stack above it, has jumped away from nothing");
 	in_child(first_interval_inside, "the first interval from inside of a change: -EDEADLK");
 	in_child(backward_change, "a change that ends before it starts: -EINVAL");
 #ifndef SANITIZED
