@@ -51,7 +51,7 @@ static bool ours(long nr)
 
 	if (!exec && nr != SYS_exit_group)
 		return true;
-	if (shunt_sys(SYS_getpid) != __atomic_load_n(&shunt_mmu_page->owner, __ATOMIC_ACQUIRE))
+	if (!shunt_mmu_is_owner())
 		return false;
 	if (!exec)
 		shunt_mmu_exiting();

@@ -94,6 +94,13 @@ struct shunt_mmu_page {
 };
 
 extern struct shunt_mmu_page *shunt_mmu_page;
+
+/* false: a child, that shares our memory or has a copy of it; or nobody has ever been registered. */
+static inline bool shunt_mmu_is_owner(void)
+{
+	return (int32_t)shunt_sys(SYS_getpid) == __atomic_load_n(&shunt_mmu_page->owner, __ATOMIC_ACQUIRE);
+}
+
 extern struct shunt_srcu *shunt_mmu_ops; /* the domain */
 extern struct shunt_mmu_member *shunt_mmu_members;
 extern uint64_t shunt_mmu_last;	 /* the greatest number given out */
@@ -145,6 +152,8 @@ void shunt_mmu_release(struct shunt_mmu_member *m);
 void shunt_mmu_lower(uint32_t *open, const uint32_t *dead);
 /* Waits until *open is what the caller itself holds of it. */
 void shunt_mmu_wait_open(uint32_t *open, uint32_t own);
+/* Sleeps while *at is `was`. false: the time has come (shunt_now_ns()). Not for code in general registers only. */
+bool shunt_mmu_sleep_until(uint32_t *at, uint32_t was, uint64_t end);
 /* How much of it frames of the calling thread hold. */
 uint32_t shunt_mmu_held_by_self(const void *who);
 

@@ -144,7 +144,7 @@ static bool is_cancellable(const struct shunt_mmu_call *c)
 	/* Most do not cut anything off, and need not pay. */
 	if (c->nr == SYS_openat || c->nr == SYS_open || c->nr == SYS_open_by_handle_at)
 		return c->a[c->nr == SYS_open ? 1 : 2] & O_TRUNC;
-	return c->nr == SYS_creat || c->nr == 437 || c->nr == SYS_fallocate; /* openat2 */
+	return c->nr == SYS_creat || c->nr == SYS_openat2 || c->nr == SYS_fallocate;
 }
 
 /* The child is not in what the thread is in: it has the thread-local variables of now. */
@@ -178,7 +178,7 @@ static bool tell(struct shunt_mmu_regs *r, const struct shunt_mmu_place *p,
 	if (!shunt_mmu_op_begin(op))
 		return false;
 	result = own_stack ? make_elsewhere(r, p) : make(r);
-	if (is_cancellable(c) && c->nr != SYS_fallocate && !shunt_sys_failed(result))
+	if (op->context & SHUNT_MMU_HELD && c->nr != SYS_fallocate && !shunt_sys_failed(result))
 		op->opened = (int)result;
 	if (fork && !result)
 		shunt_mmu_op_forked(op);
@@ -188,15 +188,10 @@ static bool tell(struct shunt_mmu_regs *r, const struct shunt_mmu_place *p,
 	return true;
 }
 
-static bool is_child(void)
-{
-	return (int32_t)shunt_sys(SYS_getpid) != __atomic_load_n(&shunt_mmu_page->owner, __ATOMIC_ACQUIRE);
-}
-
 /* A child that shares the memory: its exec leaves the memory alone. */
 static bool is_told(const struct shunt_mmu_op *op)
 {
-	return !(has_kind(op, SHUNT_MMU_EXEC) || has_kind(op, SHUNT_MMU_EXIT)) || !is_child();
+	return !has_kind(op, SHUNT_MMU_EXEC) || shunt_mmu_is_owner();
 }
 
 static bool look_and_tell(struct shunt_mmu_regs *r, const struct shunt_mmu_place *p,
@@ -231,7 +226,7 @@ bool shunt_mmu_enter(struct shunt_mmu_regs *r)
 
 	r->r11 = p->next;
 	if (c.nr == SYS_exit_group) {
-		if (!is_child())
+		if (shunt_mmu_is_owner())
 			shunt_mmu_exiting();
 		return false;
 	}

@@ -44,7 +44,10 @@ void shunt_mmu_guard_cancel(void *arg)
 	fd = -1;
 }
 
-/* A thread that has been cancelled and unmaps on its way is not to end in a callback that writes or sleeps. */
+/*
+ * A thread that has been cancelled is not to end in a callback that writes or sleeps. In a change that is held back already
+ * (tell.c); not where a notifier is released, or asked, or told of one page.
+ */
 void shunt_mmu_guard(struct shunt_mmu_guarded *g)
 {
 	__attribute__((cleanup(left))) bool returned = false;

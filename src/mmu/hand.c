@@ -154,13 +154,10 @@ static void prepare(struct shunt_mmu_task *t, const struct shunt_mmu_op *op, con
 
 static void wait_started(struct shunt_mmu_task *t)
 {
-	uint64_t end = shunt_now_ns() + WAIT_NS, now;
+	uint64_t end = shunt_now_ns() + WAIT_NS;
 
-	while (!__atomic_load_n(&t->started, __ATOMIC_ACQUIRE) && (now = shunt_now_ns()) < end) {
-		struct timespec left = {0, (long)(end - now)};
-
-		shunt_sys(SYS_futex, &t->started, FUTEX_WAIT_PRIVATE, 0, &left);
-	}
+	while (!__atomic_load_n(&t->started, __ATOMIC_ACQUIRE) && shunt_mmu_sleep_until(&t->started, 0, end))
+		;
 }
 
 /* The library's own thread does not wait for itself: what its callbacks' frees change comes late. */

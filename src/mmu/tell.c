@@ -3,8 +3,8 @@
  * tell.c - calling the callbacks of a change.
  *
  * All signals but the synchronous ones are held back from before the first start until after the last end: no
- * handler of the program's runs in between, so none can jump away from an open pair. So is cancellation. Nothing here allocates or takes
- * a lock of libc's: who makes the change may hold them all.
+ * handler of the program's runs in between, so none can jump away from an open pair. So is cancellation. Nothing here
+ * allocates or takes a lock of libc's: who makes the change may hold them all.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -46,6 +46,17 @@ void shunt_mmu_wait_open(uint32_t *open, uint32_t own)
 
 	while ((now = __atomic_load_n(open, __ATOMIC_SEQ_CST)) != own)
 		shunt_sys(SYS_futex, open, FUTEX_WAIT_PRIVATE, now, NULL);
+}
+
+bool shunt_mmu_sleep_until(uint32_t *at, uint32_t was, uint64_t end)
+{
+	uint64_t now = shunt_now_ns();
+	struct timespec left = {(time_t)((end - now) / 1000000000u), (long)((end - now) % 1000000000u)};
+
+	if (now >= end)
+		return false;
+	shunt_sys(SYS_futex, at, FUTEX_WAIT_PRIVATE, was, &left);
+	return true;
 }
 
 uint32_t shunt_mmu_held_by_self(const void *who)
@@ -265,7 +276,7 @@ static void look_abandoned(void)
 	uintptr_t frame = (uintptr_t)shunt_mmu_frames, here = (uintptr_t)__builtin_frame_address(0);
 
 	if (frame && frame < here && here - frame < 1u << 20 && !shunt_on_altstack(here) &&
-		shunt_sys(SYS_getpid) == shunt_mmu_page->owner)
+		shunt_mmu_is_owner())
 		shunt_mmu_guard_broken("longjmp");
 }
 
@@ -493,19 +504,14 @@ static uint32_t releases_done; /* futex: the process that has released all */
 /* Another thread is at it. It may need what we hold: no longer than a second. */
 static void wait_released(int32_t self)
 {
-	uint64_t end = shunt_now_ns() + EXIT_WAIT_NS, now;
+	uint64_t end = shunt_now_ns() + EXIT_WAIT_NS;
 	uint32_t done;
 
 	if (__atomic_load_n(&exiting_thread, __ATOMIC_SEQ_CST) == shunt_sys(SYS_gettid) || shunt_mmu_inside())
 		return;
 	while ((done = __atomic_load_n(&releases_done, __ATOMIC_SEQ_CST)) != (uint32_t)self &&
-		(now = shunt_now_ns()) < end) {
-		struct timespec left = {0, (long)(end - now)};
-
-		if (left.tv_nsec >= 1000000000)
-			left.tv_nsec = 999999999;
-		shunt_sys(SYS_futex, &releases_done, FUTEX_WAIT_PRIVATE, done, &left);
-	}
+		shunt_mmu_sleep_until(&releases_done, done, end))
+		;
 }
 
 void shunt_mmu_exiting(void)
