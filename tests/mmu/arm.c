@@ -18,6 +18,7 @@
 
 #include <shunt/mmu.h>
 
+#include "armed.h"
 #include "mmu/coverage.h"
 #include "rcu/look.h"
 #include "tap.h"
@@ -150,15 +151,6 @@ static void *run(void *arg)
 		work[i]++;
 	}
 	return NULL;
-}
-
-static unsigned armed(void)
-{
-	unsigned n = 0;
-
-	for (uint32_t i = 0; i < shunt_mmu_nplaces; i++)
-		n += *(const uint8_t *)shunt_mmu_places[i].addr == 0xe9;
-	return n;
 }
 
 static void storm(unsigned cycles)

@@ -17,6 +17,7 @@
 #include "child.h"
 #include "guarantee.h"
 #include "mmu/core.h"
+#include "text/threads.h"
 
 static __thread volatile char much[1 << 20];
 static const char *later;
@@ -52,8 +53,7 @@ static int no_memory(void)
 	static COUNTER(c);
 
 	enter(&c);
-	c.from = (uintptr_t)block & -PAGE;
-	c.to = c.from + 1;
+	only_at(&c, block);
 	setrlimit(RLIMIT_AS, &none);
 	free(block); /* libc's munmap: handed over, with a task */
 	shunt_mmu_sync();
@@ -257,8 +257,7 @@ static int handler_jumps(void)
 
 	signal(SIGUSR1, jump);
 	c.in_start = send_signal;
-	c.from = (uintptr_t)p;
-	c.to = c.from + 1;
+	only_at(&c, p);
 	enter(&c);
 	if (!sigsetjmp(away, 1)) {
 		munmap(p, PAGE);
@@ -293,8 +292,7 @@ static int cancelled_thread(void)
 	pthread_t t;
 
 	c.in_start = c.in_end = linger;
-	c.from = (uintptr_t)p;
-	c.to = c.from + 1;
+	only_at(&c, p);
 	enter(&c);
 	pthread_create(&t, NULL, cancelled, p);
 	pthread_join(t, &result);
@@ -337,29 +335,25 @@ static void note_mask(void *unused)
 	pthread_sigmask(SIG_BLOCK, NULL, &at_end);
 }
 
-static void *opens(void *path)
-{
-	pthread_cleanup_push(note_mask, NULL);
-	if (asynchronous)
-		pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
-	open(path, O_RDWR | O_TRUNC);
-	for (;;)
-		pause();
-	pthread_cleanup_pop(0);
-	return NULL;
-}
-
 static union {
 	struct file_handle h;
 	char room[sizeof(struct file_handle) + MAX_HANDLE_SZ];
 } handle = {.h.handle_bytes = MAX_HANDLE_SZ};
 static int by_handle; /* a descriptor of the same file system, or -1 */
 
-static void *opens_handle(void *unused)
+static atomic_int cancelled_tid, is_cancelled;
+
+/* NULL: what the handle is of. */
+static void *opens(void *path)
 {
-	(void)unused;
 	pthread_cleanup_push(note_mask, NULL);
-	open_by_handle_at(by_handle, &handle.h, O_RDWR | O_TRUNC);
+	if (asynchronous)
+		pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
+	reach(&cancelled_tid, self());
+	if (path)
+		open(path, O_RDWR | O_TRUNC);
+	else
+		open_by_handle_at(by_handle, &handle.h, O_RDWR | O_TRUNC);
 	for (;;)
 		pause();
 	pthread_cleanup_pop(0);
@@ -430,8 +424,7 @@ static int cancelled_in_open(void)
 	if (fd < 0 || ftruncate(fd, PAGE))
 		return 1;
 	p = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0);
-	c.from = (uintptr_t)p;
-	c.to = c.from + 1;
+	only_at(&c, p);
 	enter(&c);
 	for (int i = 0; i < 4 && !bad; i++) {
 		c.in_start = i & 1 ? cancel_self : NULL;
@@ -443,8 +436,9 @@ static int cancelled_in_open(void)
 			bad = 10 + i;
 	}
 	/* Not everywhere, nor for everybody. */
+	asynchronous = false;
 	if (!bad && has_handle(fd, path) &&
-		(ftruncate(fd, PAGE) || ends_cancelled(&c, opens_handle, NULL) || open_on(path) != 1))
+		(ftruncate(fd, PAGE) || ends_cancelled(&c, opens, NULL) || open_on(path) != 1))
 		bad = 19;
 	if (!bad && (ends_cancelled(&c, unmaps, p) || registers_anew()))
 		bad = 20;
@@ -453,8 +447,6 @@ static int cancelled_in_open(void)
 }
 
 /* --- cancelled before the first start, when signals are held back already ---------------------- */
-
-static atomic_int cancelled_tid, is_cancelled;
 
 /* Cancellation points, and what lets libc's signals in again. */
 static void linger_and_let_in(struct counter *c)
@@ -467,12 +459,10 @@ static void linger_and_let_in(struct counter *c)
 	linger(c);
 }
 
-#define LIBCS_CANCEL 32
-
 /* libc's signal waits behind a mask that is none of ours. */
 static void *unmaps_while_cancelled(void *at)
 {
-	uint64_t bit = 1ull << (LIBCS_CANCEL - 1);
+	uint64_t bit = 1ull << (SHUNT_MMU_SIGCANCEL - 1);
 
 	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
 	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &bit, NULL, 8L);
@@ -493,8 +483,7 @@ static int cancelled_signal_held(void)
 	pthread_t t;
 
 	c.in_start = c.in_end = linger;
-	c.from = (uintptr_t)p;
-	c.to = c.from + 1;
+	only_at(&c, p);
 	enter(&c);
 	pthread_create(&t, NULL, unmaps_while_cancelled, p);
 	await(&cancelled_tid, 1);
@@ -505,30 +494,14 @@ static int cancelled_signal_held(void)
 	return result != PTHREAD_CANCELED ? 2 : c.starts != 1 || c.ends != 1 ? 3 : registers_anew() ? 4 : 0;
 }
 
-static void *opens_for_long(void *path)
-{
-	reach(&cancelled_tid, self());
-	open(path, O_RDWR | O_TRUNC);
-	for (;;)
-		pause();
-	return NULL;
-}
-
-/* Whether it holds signals back, or sleeps already. */
+/* Whether it holds signals back. */
 static bool holds(pid_t tid)
 {
-	char path[60], line[200];
-	unsigned long long mask = 0;
-	FILE *f;
+	char text[4096], *mask = NULL;
 
-	snprintf(path, sizeof path, "/proc/self/task/%d/status", (int)tid);
-	f = fopen(path, "re");
-	while (f && fgets(line, sizeof line, f))
-		if (sscanf(line, "SigBlk: %llx", &mask) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return mask >> (LIBCS_CANCEL - 1) & 1;
+	if (shunt_thread_read(-1, tid, "status", text, sizeof text) > 0)
+		mask = strstr(text, "SigBlk:");
+	return mask && strtoul(mask + 7, NULL, 16) >> (SHUNT_MMU_SIGCANCEL - 1) & 1;
 }
 
 #define MANY 10000
@@ -548,8 +521,7 @@ static int cancelled_while_held(void)
 		if (mmap(many + 2 * i * PAGE, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, exe, 0) == MAP_FAILED)
 			return 1;
 	c.in_start = c.in_end = linger_and_let_in;
-	c.from = (uintptr_t)p;
-	c.to = c.from + 1;
+	only_at(&c, p);
 	enter(&c);
 	for (int i = 0; i < 10 && !bad; i++) {
 		void *result = NULL;
@@ -558,7 +530,7 @@ static int cancelled_while_held(void)
 		cancelled_tid = 0;
 		if (ftruncate(fd, PAGE))
 			return 2;
-		pthread_create(&t, NULL, opens_for_long, path);
+		pthread_create(&t, NULL, opens, path);
 		await(&cancelled_tid, 1);
 		while (!holds(cancelled_tid) && !sleeps(cancelled_tid))
 			;
@@ -805,8 +777,7 @@ static int return_probe(void)
 	char *p = map(PAGE);
 	static COUNTER(c);
 
-	c.from = (uintptr_t)block & -PAGE;
-	c.to = c.from + 1;
+	only_at(&c, block);
 	enter(&c);
 	if (shunt_probe_register(&probe, &res))
 		return 1;
@@ -815,8 +786,7 @@ static int return_probe(void)
 	if (c.starts != 1 || c.ends != 1 || !(c.flags & SHUNT_MMU_HANDED))
 		return 2;
 	c.flags = 0;
-	c.from = (uintptr_t)p;
-	c.to = c.from + 1;
+	only_at(&c, p);
 	munmap(p, PAGE);
 	if (c.starts != 2 || (c.flags & SHUNT_MMU_HANDED))
 		return 3;
@@ -866,8 +836,7 @@ static int loaded_later(void)
 	if (not_seen() != before)
 		return 5;
 	p = map(PAGE);
-	second.from = (uintptr_t)p;
-	second.to = second.from + 1;
+	only_at(&second, p);
 	if (unmap(p, PAGE))
 		return 2;
 	return second.starts != 1 || second.ends != 1 ? 3 : 0;

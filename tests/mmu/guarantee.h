@@ -24,6 +24,7 @@
 
 #include "../turns.h"
 #include "tap.h"
+#include "text/threads.h"
 
 #define PAGE 4096ul
 
@@ -32,18 +33,11 @@
 /* Whether a thread of this process sleeps in the kernel: it goes on only if another one lets it. */
 static inline bool sleeps(pid_t tid)
 {
-	char path[60], line[200], *p;
-	FILE *f;
-	bool yes = false;
+	char text[200], *p = NULL;
 
-	snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)tid);
-	f = fopen(path, "re");
-	if (!f)
-		return false;
-	p = fgets(line, sizeof line, f) ? strrchr(line, ')') : NULL;
-	yes = p && p[2] == 'S';
-	fclose(f);
-	return yes;
+	if (shunt_thread_read(-1, tid, "stat", text, sizeof text) > 0)
+		p = strrchr(text, ')');
+	return p && p[2] == 'S';
 }
 
 static inline pid_t self(void)
@@ -130,6 +124,12 @@ static inline void must(int err, const char *what)
 static inline void enter(struct counter *c)
 {
 	must(shunt_mmu_notifier_register(&c->n), "register");
+}
+
+static inline void only_at(struct counter *c, const void *page)
+{
+	c->from = (uintptr_t)page & -PAGE;
+	c->to = c->from + 1;
 }
 
 /* --- changes --------------------------------------------------------------------------- */
